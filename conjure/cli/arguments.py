@@ -1,0 +1,165 @@
+"""The second round of `conjure make`: which tokens are inputs, which edge they mean, and its options as flags."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from conjure.core.errors import ConjureError
+from conjure.tasks.table import resolve
+
+if TYPE_CHECKING:
+    from conjure.tasks.inputs import Given
+    from conjure.tasks.options import Knob
+    from conjure.tasks.table import Edge
+
+MAX_STDIN = 1 << 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The inputs, the way they mean, and the tokens that are not yet read as its options."""
+
+    inputs: tuple[Given, ...]
+    edges: tuple[Edge, ...]
+    tokens: tuple[str, ...]
+
+    def options(self) -> dict[str, Any]:
+        """The options among the tokens, by name. Imports the task."""
+        return read_options(self.edges[-1], self.tokens)[1]
+
+
+def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> Asked:
+    """What the command line asks for. `tokens` are inputs and flags of an edge not yet known, `literal` only inputs.
+
+    Only the edge knows which of its flags take a value. So each is taken to have one at first; the edge found that way
+    reads the tokens again, and where none is found every edge gets to read them.
+    """
+    from conjure.tasks.table import everything
+
+    seen: dict[str, Given] = {}
+    words = [*_inputs(tokens), *literal]
+    try:
+        found = _given(words, seen, wish)
+        if len(words) == len(tokens) + len(literal):
+            return Asked(*found, ())
+        readers: Sequence[Edge] = found[1][-1:]
+    except ConjureError:
+        if len(words) == len(tokens) + len(literal):
+            raise
+        readers = everything()
+    for edge in readers:
+        try:
+            words = [*read_options(edge, tokens)[0], *literal]
+            found = _given(words, seen, wish)
+        except ConjureError:
+            if len(readers) == 1:
+                raise
+            continue
+        if found[1][-1] == edge:
+            return Asked(*found, tuple(tokens))
+    _given([*_inputs(tokens), *literal], seen, wish)  # says what is wrong with the most likely reading
+    raise ConjureError("the inputs and the options do not fit together", hint="put the inputs first, the options last")
+
+
+def _given(
+    words: Sequence[str], seen: dict[str, Given], wish: dict[str, str | None]
+) -> tuple[tuple[Given, ...], tuple[Edge, ...]]:
+    from conjure.tasks.make import way
+
+    given = tuple(_understood(word, seen) for word in words)
+    return given, way([each.kind for each in given], **wish)
+
+
+def read_options(edge: Edge, tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """(inputs, options that were given) among the tokens, by the flags of this edge."""
+    from conjure.tasks.options import knobs, unknown
+
+    options = resolve(edge).Options
+    command = click.Command(
+        edge.task, params=[click.Argument(["inputs"], nargs=-1), *map(_flag, knobs(options))], add_help_option=False
+    )
+    try:
+        found = command.make_context(f"conjure make ({edge.task})", list(tokens)).params
+    except click.NoSuchOption as error:
+        name = error.option_name.partition("=")[0]
+        if not name.startswith("--"):
+            raise ConjureError(f"no option {name}", hint="conjure make --help; a text that begins with - goes after --") from None
+        raise unknown(name.removeprefix("--").replace("-", "_"), edge, options) from None
+    inputs = list(found.pop("inputs"))
+    return inputs, {name: value for name, value in found.items() if value is not None and value != ()}
+
+
+def explained(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> str:
+    """The options of the edge, with types, ranges and defaults."""
+    from conjure.tasks.make import way
+    from conjure.tasks.options import knobs
+
+    words = [*_inputs(tokens), *literal]
+    seen: dict[str, Given] = {}
+    edge = way([_understood(word, seen).kind for word in words] or ["text"], **wish)[-1]
+    formatter = click.HelpFormatter(max_width=100)
+    formatter.write_text(f"{edge.task}: {edge}, {edge.summary}. Default model {edge.model}.")
+    rows = [(_usage(knob), f"{knob.doc}; {_range(knob)}") for knob in knobs(resolve(edge).Options)]
+    if rows:
+        with formatter.section(f"Options of {edge.task}"):
+            formatter.write_dl(rows)
+    else:
+        formatter.write_text(f"{edge.task} has no options of its own.")
+    formatter.write_paragraph()
+    formatter.write_text("`conjure make --help` shows the flags that every edge has.")
+    return formatter.getvalue().rstrip()
+
+
+def _usage(knob: Knob) -> str:
+    return knob.flag if knob.type is bool else f"{knob.flag} {_placeholder(knob)}"
+
+
+def _placeholder(knob: Knob) -> str:
+    return {int: "N", float: "X"}.get(knob.type, "TEXT" if knob.type is str or knob.many else "NAME")
+
+
+def _range(knob: Knob) -> str:
+    again = ", may be given again" if knob.many else ""
+    return f"{knob.expects}{again} [default: {knob.default_text}]"
+
+
+def _flag(knob: Knob) -> click.Option:
+    if knob.type is bool:
+        names = f"{knob.flag}/--no-{knob.flag.removeprefix('--')}"
+        return click.Option([names, knob.name], default=None)
+    return click.Option([knob.flag, knob.name], multiple=knob.many, default=None, type=click.UNPROCESSED)
+
+
+def _inputs(tokens: Sequence[str]) -> list[str]:
+    """The tokens that are inputs if every flag without `=` takes the token after it."""
+    found: list[str] = []
+    value_next = False
+    for token in tokens:
+        is_flag = len(token) > 1 and token.startswith("-") and not value_next
+        if not is_flag and not value_next:
+            found.append(token)
+        value_next = is_flag and "=" not in token
+    return found
+
+
+def _understood(word: str, seen: dict[str, Given]) -> Given:
+    """An input; read once, for stdin can be read only once."""
+    from conjure.tasks.inputs import understand
+
+    if word not in seen:
+        seen[word] = understand(_stdin() if word == "-" else word)
+    return seen[word]
+
+
+def _stdin() -> bytes:
+    if sys.stdin.isatty():
+        sys.stderr.write("reading from the terminal, Ctrl-D ends\n")
+    data = sys.stdin.buffer.read(MAX_STDIN + 1)
+    if len(data) > MAX_STDIN:
+        raise ConjureError(f"stdin: expected at most {MAX_STDIN >> 20} MiB")
+    return data

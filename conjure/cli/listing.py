@@ -1,0 +1,100 @@
+"""`conjure list`: the matrix of media, the models, the data sets, the samplers. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from conjure.cli.render import out, paint, size, table
+
+EPILOG = """\b
+Examples:
+  conjure list                 what can become what
+  conjure list models          the models on this machine
+  conjure list data            the data sets that recipes use
+  conjure list samplers        the samplers of the diffusion models
+  conjure list models --json   the same for a program"""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+
+
+@click.group("list", invoke_without_command=True, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@as_json
+@click.pass_context
+def listing(ctx: click.Context, as_json: bool) -> None:
+    """What can become what: media in rows, media in columns, the tasks between them."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from conjure.core import shelf
+    from conjure.tasks.table import everything
+
+    edges, there = everything(), {info.name for info in shelf.installed()}
+    if as_json:
+        out(json.dumps([
+            {"from": list(edge.inputs), "to": edge.output, "task": edge.task, "model": edge.model,
+             "installed": edge.model in there, "summary": edge.summary}
+            for edge in edges
+        ]))  # fmt: skip
+        return
+    sources = dict.fromkeys(" + ".join(edge.inputs) for edge in edges)
+    targets = dict.fromkeys(edge.output for edge in edges)
+    rows = [["from \\ to", *targets]]
+    for source in sources:
+        cells = [
+            ", ".join(edge.task for edge in edges if " + ".join(edge.inputs) == source and edge.output == target)
+            for target in targets
+        ]
+        rows.append([source, *(cell or "-" for cell in cells)])
+    out(_headed(rows))
+    out()
+    rows = [["task", "does", "default model", "installed"]]
+    rows += [[edge.task, edge.summary, edge.model, "yes" if edge.model in there else "no"] for edge in edges]
+    out(_headed(rows))
+
+
+@listing.command("models", epilog="\b\nExample:\n  conjure list models")
+@as_json
+def models(as_json: bool) -> None:
+    """The models on this machine: starters, and what lies in the hub's cache."""
+    from conjure.core import shelf
+
+    found = shelf.installed()
+    if as_json:
+        out(json.dumps([_plain(info) for info in found]))
+        return
+    rows = [["model", "task", "parameters", "size", "licence", "summary"]]
+    for info in found:
+        count = f"{info.parameters / 1e6:.1f} M" if info.parameters else "?"
+        rows.append([info.name, info.task or info.kind, count, size(info.bytes), info.licence, info.summary])
+    out(_headed(rows))
+
+
+@listing.command("data", epilog="\b\nExample:\n  conjure list data")
+@as_json
+def data(as_json: bool) -> None:
+    """The data sets that recipes use: where they are, their licence, whether their models may be shipped."""
+    from conjure.cli.data import listed
+
+    listed(as_json)
+
+
+@listing.command("samplers", epilog="\b\nExample:\n  conjure list samplers")
+@as_json
+def samplers(as_json: bool) -> None:
+    """The samplers of the diffusion models, for --sampler."""
+    from conjure.diffusion.names import SAMPLER_NAMES
+
+    out(json.dumps(SAMPLER_NAMES) if as_json else table(SAMPLER_NAMES.items()))
+
+
+def _headed(rows: list[list[str]]) -> str:
+    import sys
+
+    head, *rest = table(rows).split("\n")
+    return "\n".join([paint(head, "bold", sys.stdout), *rest])
+
+
+def _plain(info: Any) -> dict[str, Any]:
+    return {name: str(value) if name == "path" else value for name, value in vars(info).items()}

@@ -1,0 +1,140 @@
+"""What people see on stderr: errors, notes, progress. Colours only on a terminal, and never against `NO_COLOR`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from conjure.core.events import Delta, Event, Progress, Warn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+
+
+def paint(text: str, colour: str, stream: IO[str]) -> str:
+    """`text` in a colour where the stream is a terminal that wants any."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def out(text: str = "") -> None:
+    """One line of data, on stdout."""
+    sys.stdout.write(f"{text}\n")
+
+
+def note(text: str) -> None:
+    """One line for the reader, on stderr."""
+    sys.stderr.write(f"{paint('note:', 'cyan', sys.stderr)} {text}\n")
+    sys.stderr.flush()
+
+
+def fail(message: str, hint: str = "") -> int:
+    """The error, and the exit code of errors that users can put right."""
+    sys.stderr.write(f"{paint('error:', 'red', sys.stderr)} {message}\n")
+    if hint:
+        sys.stderr.write(f"{paint('hint:', 'cyan', sys.stderr)} {hint}\n")
+    sys.stderr.flush()
+    return 2
+
+
+def table(rows: Iterable[Iterable[str]], indent: str = "") -> str:
+    """Rows as columns of equal width, two blanks apart."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    if not rows:
+        return ""
+    widths = [max(len(row[k]) for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
+    return "\n".join(
+        indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people: 14.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+class Follower:
+    """Shows events: a bar with rate and time left where stderr is a terminal, notes always, text on `text` as it comes.
+
+    A bar and a text on the same terminal would write over each other, so the text wins.
+    """
+
+    def __init__(self, *, text: IO[str] | None = None, bar: bool = True) -> None:
+        self.text = text
+        self.bar = bar and sys.stderr.isatty() and not (text is not None and text.isatty())
+        self.bars: Bars | None = None
+        self.tasks: dict[tuple[str, int], TaskID] = {}
+
+    def __enter__(self) -> Follower:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+            self.bars = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warn):
+            self._say(event.text)
+        elif isinstance(event, Delta) and self.text is not None:
+            self.text.write(event.text)
+            self.text.flush()
+        elif isinstance(event, Progress) and self.bar:
+            self._advance(event)
+
+    def _say(self, text: str) -> None:
+        if self.bars is not None:
+            self.bars.console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            note(text)
+
+    def _advance(self, event: Progress) -> None:
+        if self.bars is None:
+            self.bars = bars()
+            self.bars.start()
+        key = (event.unit, event.total)
+        said = event.note or "working"
+        if key not in self.tasks:
+            self.tasks[key] = self.bars.add_task(said, total=event.total or None, unit=event.unit)
+        self.bars.update(self.tasks[key], completed=event.step, description=said)
+
+
+def bars() -> Bars:
+    """Bars on stderr that leave no trace when they are done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            unit = task.fields.get("unit", "step")
+            if not task.speed:
+                return Text("")
+            return Text(f"{size(task.speed)}/s" if unit == "byte" else f"{task.speed:.3g} {unit}/s")
+
+    class Done(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            shown = size if task.fields.get("unit") == "byte" else "{:,.0f}".format
+            return Text(shown(task.completed) + (f" of {shown(task.total)}" if task.total else ""))
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        Done(),
+        Rate(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,1 @@
+"""Media to what networks see, and back."""

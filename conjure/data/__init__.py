@@ -1,0 +1,1 @@
+"""Data: sources of examples, by name. Level 3."""

@@ -1,0 +1,185 @@
+"""The data sets that recipes use, by name: what they are, whose they are, and where they come from.
+
+A literal table, no heavy import. `sha256` and `bytes` are those of the content: for a .gz file, of what it
+unpacks to, so one sum holds however the file was compressed. A set of many small files lists them in a file
+of its own (`origins/NAME.tsv`: sha256, bytes, path); their addresses are `listed` + the quoted path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from conjure.core.errors import ConjureError, suggest
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One file of a data set as its publisher offers it."""
+
+    url: str
+    sha256: str
+    bytes: int
+    name: str = ""  # in the set's folder; "" for the last part of the address
+
+    @property
+    def file(self) -> str:
+        return self.name or self.url.rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    name: str
+    title: str
+    licence: str  # as the origin states it, or as commonly published
+    credit: str
+    ship: bool  # whether its licence lets us ship weights that were trained on it
+    holds: str  # what the folder holds, and how it is packed
+    origins: tuple[Origin, ...] = ()
+    listed: str = ""  # instead of origins: the address below which the files of origins/NAME.tsv lie
+    instead: str = ""  # no single origin: the set to use instead
+
+
+_DEBIAN = "https://deb.debian.org/debian/pool/main/"
+_BOOKS = "https://raw.githubusercontent.com/mlschmitt/classic-books-markdown/944882722e9a/"
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_BOOKS_CREDIT = "mlschmitt/classic-books-markdown; authors named in each book"
+
+CATALOGUE: tuple[DataSet, ...] = (
+    DataSet(
+        "noto_emoji",
+        "Noto Color Emoji: 3,535 pictograms of 136x128 pixels, with Unicode's names and CLDR's keywords",
+        "SIL OFL 1.1 (font), Apache-2.0 (images), Unicode-DFS-2016 (names, keywords)",
+        "Google (Noto Color Emoji 2.042); Unicode, Inc. (emoji-test 15.0, CLDR 41)",
+        ship=True,
+        holds="three Debian packages; the font, emoji-test.txt and en.xml are read out of them",
+        origins=(
+            Origin(
+                _DEBIAN + "f/fonts-noto-color-emoji/fonts-noto-color-emoji_2.042-0+deb12u1_all.deb",
+                "a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751",
+                9_893_872,
+            ),
+            Origin(
+                _DEBIAN + "u/unicode-cldr-core/unicode-cldr-core_41-0.1_all.deb",
+                "35d30d5d3bee4d8244e95236259c4c2a0db06e21bad696515751fcfeee4d0260",
+                16_938_208,
+            ),
+            Origin(
+                _DEBIAN + "u/unicode-data/unicode-data_15.0.0-1_all.deb",
+                "5efef23bbb1c6a133ecbdd63a2cfa07159ccacf5466a49e2426101c5ecd691fc",
+                7_983_784,
+            ),
+        ),
+    ),
+    DataSet(
+        "emoji",
+        "64-pixel copies of the same pictograms on white, with captions",
+        "SIL OFL 1.1 (font), Apache-2.0 (images), Unicode-DFS-2016 (names, keywords)",
+        "Google (Noto Color Emoji 2.042); Unicode, Inc. (emoji-test 15.0, CLDR 41)",
+        ship=True,
+        holds="images_64.zip (CODEPOINT.png) and captions.jsonl.gz",
+        instead="noto_emoji",
+    ),
+    DataSet(
+        "books_children",
+        "66 classic children's books (Alice, Peter Pan, Oz, Grimm, Andersen, ...)",
+        "public domain in the USA",
+        _BOOKS_CREDIT,
+        ship=True,
+        holds="AUTHOR/TITLE.md, one Markdown file a book, plain or in a .zip",
+        listed=_BOOKS,
+    ),
+    DataSet(
+        "books_general",
+        "71 adventure, detective and comic novels published before 1929",
+        "public domain in the USA",
+        _BOOKS_CREDIT,
+        ship=True,
+        holds="AUTHOR/TITLE.md, one Markdown file a book, plain or in a .zip",
+        listed=_BOOKS,
+    ),
+    DataSet(
+        "tinyshakespeare",
+        "40,000 lines of Shakespeare's plays in one file",
+        "public domain",
+        "William Shakespeare; karpathy/char-rnn",
+        ship=True,
+        holds="input.txt, plain or .gz",
+        origins=(
+            Origin(
+                "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/"
+                "data/tinyshakespeare/input.txt",
+                "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                1_115_394,
+            ),
+        ),
+    ),
+    DataSet(
+        "wikitext2_valid",
+        "WikiText-2, validation part: Wikipedia articles, words split by spaces, rare ones as <unk>",
+        "CC BY-SA 3.0",
+        "Wikipedia authors; Merity et al. 2016, Pointer Sentinel Mixture Models; pytorch/examples",
+        ship=True,
+        holds="valid.txt, plain or .gz",
+        origins=(
+            Origin(
+                "https://raw.githubusercontent.com/pytorch/examples/77f55b912142/"
+                "word_language_model/data/wikitext-2/valid.txt",
+                "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
+                1_121_681,
+            ),
+        ),
+    ),
+    DataSet(
+        "mnist",
+        "MNIST: 70,000 handwritten digits of 28x28 pixels",
+        "CC BY-SA 3.0 (as commonly stated)",
+        "Yann LeCun, Corinna Cortes, Christopher J. C. Burges",
+        ship=True,
+        holds="four idx files, plain or .gz",
+        origins=(
+            Origin(
+                _MNIST + "train-images-idx3-ubyte.gz",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                47_040_016,
+            ),
+            Origin(
+                _MNIST + "train-labels-idx1-ubyte.gz",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                60_008,
+            ),
+            Origin(
+                _MNIST + "t10k-images-idx3-ubyte.gz",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                7_840_016,
+            ),
+            Origin(
+                _MNIST + "t10k-labels-idx1-ubyte.gz",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                10_008,
+            ),
+        ),
+    ),
+)
+
+
+def find(name: str) -> DataSet:
+    """The data set called `name`; `ConjureError` with the nearest name where there is none."""
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    raise ConjureError(
+        f"no data set is called '{name}'", hint=suggest(name, [entry.name for entry in CATALOGUE])
+    )
+
+
+def origins(entry: DataSet) -> Iterator[Origin]:
+    """Every file of a set, from the table or from its list."""
+    yield from entry.origins
+    if entry.listed:
+        text = (Path(__file__).parent / "origins" / f"{entry.name}.tsv").read_text(encoding="utf-8")
+        for line in text.splitlines():
+            sha256, size, name = line.split("\t")
+            yield Origin(entry.listed + quote(name), sha256, int(size), name)

@@ -1,0 +1,1 @@
+"""Generation token by token: filters, draws, streams; the autoregressive twin of `diffusion`."""

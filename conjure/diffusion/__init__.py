@@ -1,0 +1,1 @@
+"""Generation by denoising: flows (loss and scalings together), samplers, guidance; blind to the medium."""

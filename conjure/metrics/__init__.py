@@ -1,0 +1,1 @@
+"""Measures of quality: one pure function a file."""

@@ -1,0 +1,14 @@
+"""A linear layer that computes in the precision of its input."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """y = x W^T + b with weight and bias cast to x.dtype: weights stay float32, precision follows activations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., in] -> [..., out]`"""
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))

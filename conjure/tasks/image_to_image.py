@@ -1,0 +1,161 @@
+"""image -> image: through the autoencoder and back. Trains the codec that the picture models work in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass as plain_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from conjure.codecs.image_autoencoder import (
+    ImageAutoencoder,
+    ImageAutoencoderConfig,
+    from_pixels,
+    reconstruction_loss,
+    to_pixels,
+)
+from conjure.core import seeds
+from conjure.core.config import from_dict, to_dict
+from conjure.core.events import Event, Progress, Result
+from conjure.data.scenes import SceneSource, Split
+from conjure.media.image import Image, grid
+from conjure.metrics.confidence import bootstrap_mean
+from conjure.metrics.psnr import psnr
+from conjure.models.folder import load_weights, read_config, save_weights, write_config
+
+DOWNSCALE = 8
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class CodecData:
+    size: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """None: the codec has nothing to choose."""
+
+
+class Reconstruct:
+    Options = ReconstructOptions
+    ModelConfig = ImageAutoencoderConfig
+    DataConfig = CodecData
+    causal = False
+
+    def __init__(self, network: ImageAutoencoder, source: SceneSource | None = None, seed: int = 0) -> None:
+        self.network, self.source, self.seed = network, source, seed
+
+    @classmethod
+    def create(cls, model: ImageAutoencoderConfig, data: CodecData, seed: int = 0) -> Reconstruct:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.derive(seed, "weights") % 2**32)
+            network = ImageAutoencoder(model).to(memory_format=torch.channels_last)
+        task = cls(network, SceneSource.load(size=data.size), seed)
+        network.start_from(from_pixels(task._scenes(range(256), "train")))
+        return task
+
+    @classmethod
+    def load(cls, folder: Path) -> Reconstruct:
+        """A codec's own folder, or the folder of a picture model that carries one."""
+        return cls(load_codec(folder))
+
+    # ---------------------------------------------------------------- training
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        own = torch.tensor([seeds.derive(self.seed, "noise", i) for i in indices])
+        return {"pixels": self._scenes(indices, "train"), "seeds": own}
+
+    def loss(self, batch: dict[str, Tensor], network: torch.nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        x_BCHW = from_pixels(batch["pixels"])
+        c, side = self.network.config, x_BCHW.shape[-1] // DOWNSCALE
+        noise = seeds.normal(batch["seeds"].tolist(), (c.latent_channels, side, side))
+        loss_B = reconstruction_loss((network or self.network)(x_BCHW, noise), x_BCHW)
+        return loss_B.sum(), torch.tensor(len(loss_B))
+
+    def tokens(self, batch: dict[str, Tensor]) -> int:
+        b, h, w, _ = batch["pixels"].shape
+        return b * h * w // DOWNSCALE**2
+
+    def flops(self, batch: dict[str, Tensor]) -> float:
+        """Three times the forward pass, whose convolutions are counted layer by layer."""
+        b, h, w, _ = batch["pixels"].shape
+        cells, c = h * w // DOWNSCALE**2, self.network.config
+        coarse = (c.encoder_blocks + c.decoder_blocks) * 18 * c.width**2
+        coarse += c.width * (c.channels * 64 + 10 * c.latent_channels + 4 * c.fine_width)
+        fine = 4 * (18 * c.fine_width**2 + 9 * c.fine_width * c.channels * 16)
+        return 6.0 * b * cells * (coarse + fine)
+
+    def describe(self, batch: dict[str, Tensor]) -> str:
+        b, h, w, _ = batch["pixels"].shape
+        return f"{b} pictures of {w} x {h} pixels; every pixel carries loss"
+
+    @torch.no_grad()
+    def preview(self, seed: int) -> dict[str, Image]:
+        pixels = self._scenes(range(seed % 1000, seed % 1000 + 8), "test")
+        with_codec = to_pixels(self.network(from_pixels(pixels)))
+        return {"reconstructions": grid([Image(p.numpy()) for p in (*pixels, *with_codec)], columns=8)}
+
+    @torch.no_grad()
+    def evaluate(self, limit: int | None = None) -> dict[str, float]:
+        pixels = self._scenes(range(limit or 256), "test")
+        x_BCHW = from_pixels(pixels)
+        out_BCHW = torch.cat([self.network(part) for part in x_BCHW.split(16)])
+        loss = reconstruction_loss(out_BCHW, x_BCHW).mean().item()
+        return {"loss": loss, "psnr_db": float(np.mean(_psnr(to_pixels(out_BCHW), pixels)))}
+
+    def _scenes(self, indices: Sequence[int], split: Split) -> Tensor:
+        """Painted scenes, uint8 [len(indices), H, W, 3]."""
+        assert self.source is not None
+        return torch.from_numpy(np.stack([self.source.paint(self.source.scene(self.seed, i, split)) for i in indices]))
+
+    def save(
+        self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32", card: str = ""
+    ) -> None:
+        """The latents' mean and deviation are measured with the weights that are saved."""
+        if weights is not None:
+            self.network.load_state_dict(weights, strict=False)
+        self.network.normalise(from_pixels(self._scenes(range(256), "test")))
+        write_config(folder, kind="image_autoencoder", task="reconstruct", network=self.network, card=card,
+                     sections={"codec": to_dict(self.network.config)})
+        save_weights(folder, "codec", self.network, dtype=dtype)
+
+    # ---------------------------------------------------------------- use
+    @torch.no_grad()
+    def generate(self, inputs: Sequence[Image], options: ReconstructOptions, seeds: Sequence[int]) -> Iterator[Event]:
+        """Every seed gives the same picture; its sides are padded to multiples of 8 and cut again."""
+        (picture,) = inputs
+        height, width = picture.pixels.shape[:2]
+        edges = ((0, -height % DOWNSCALE), (0, -width % DOWNSCALE), (0, 0))
+        padded = np.pad(picture.pixels, edges, mode="edge")
+        out = to_pixels(self.network.decode(self.network.encode(from_pixels(torch.from_numpy(padded)[None]))))
+        yield Progress(1, 1, "picture")
+        made = Image(out[0, :height, :width].numpy())
+        yield Result([made] * len(seeds), {"psnr_db": round(psnr(made.pixels, picture.pixels), 2)})
+
+    def evaluate_published(
+        self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """PSNR over held-out composed scenes."""
+        self.source = self.source or SceneSource.load()
+        pixels = self._scenes(range(256), "test")
+        with torch.no_grad():
+            out = torch.cat([to_pixels(self.network(from_pixels(part))) for part in pixels.split(16)])
+        value, low, high = bootstrap_mean(_psnr(out, pixels), seed=0)
+        return {"psnr_db": {"value": value, "low": low, "high": high, "n": len(pixels),
+                            "protocol": "mean over held-out composed scenes, 95 % bootstrap interval"}}
+
+
+def _psnr(made_BHWC: Tensor, true_BHWC: Tensor) -> list[float]:
+    return [psnr(a, b) for a, b in zip(made_BHWC.numpy(), true_BHWC.numpy(), strict=True)]
+
+
+def load_codec(folder: Path) -> ImageAutoencoder:
+    """The autoencoder in a model folder, ready for use."""
+    config = from_dict(ImageAutoencoderConfig, read_config(folder)["codec"], where="codec")
+    network = ImageAutoencoder(config)
+    load_weights(network, folder / "codec.safetensors")
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -1,0 +1,257 @@
+"""`make`: from media to a medium, by the edge the table names. Plan first, then run; the plan alone costs nothing.
+
+    make("a red apple", to="image", seed=1).save("apple.png")
+
+Sample k of a call has the seed `seed + k`, so that each can be drawn again alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from conjure import __version__, media
+from conjure.core import shelf
+from conjure.core.config import to_dict
+from conjure.core.errors import ConjureError, suggest
+from conjure.core.events import Delta, Event, Preview, Result, Warn
+from conjure.core.protocol import Generative, Medium
+from conjure.core.provenance import Record
+from conjure.media.kinds import SUFFIXES, kind_of
+from conjure.tasks import table
+from conjure.tasks.inputs import Given, understand
+from conjure.tasks.options import check
+from conjure.tasks.table import Edge, resolve
+
+MAX_COUNT = 1000
+MAX_SEED = 2**63 - MAX_COUNT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before a model is loaded. `models[i]` serves `edges[i]`; `options` are those of the
+    last edge, the ones before it run with their defaults."""
+
+    inputs: tuple[Given, ...]
+    edges: tuple[Edge, ...]
+    models: tuple[str, ...]
+    options: Any
+    seeds: tuple[int, ...]
+
+    @property
+    def output(self) -> str:
+        """The kind of medium that comes out."""
+        return self.edges[-1].output
+
+
+def make(
+    *inputs: Any,
+    to: str | None = None,
+    output: str | Path | None = None,
+    model: str | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    count: int = 1,
+    on_event: Callable[[Event], None] | None = None,
+    **options: Any,
+) -> Any:
+    """The medium made from `inputs`, or a list of them where `count` is above 1.
+
+    Inputs are strings (files or text), paths, bytes or media. The kind that comes out is `to` ("image"), else that of
+    the suffix of `output`, else what the inputs are most often made into. With `output` it is written there, `count`
+    of them as NAME-1.SUFFIX, NAME-2.SUFFIX, ... A missing `seed` is drawn at random; every medium carries its own
+    record, which `save` puts into the file. `options` are those of the task: `conjure make -h` shows them.
+    """
+    planned = plan(*inputs, to=to, output=output, model=model, task=task, seed=seed, count=count, **options)
+    made = list(finished(run(planned), on_event).media)
+    made = [signed(medium, record(planned, index)) for index, medium in enumerate(made)]
+    if output is not None:
+        for path, medium in zip(numbered(output, count), made, strict=True):
+            medium.save(path)
+    return made[0] if count == 1 else made
+
+
+def plan(
+    *inputs: Any,
+    to: str | None = None,
+    output: str | Path | None = None,
+    model: str | None = None,
+    task: str | None = None,
+    seed: int | None = None,
+    count: int = 1,
+    **options: Any,
+) -> Plan:
+    """What `make` with the same arguments would do. Imports the task, for its options, but loads no weights."""
+    if not 1 <= count <= MAX_COUNT:
+        raise ConjureError(f"count: expected a whole number from 1 to {MAX_COUNT}, got {count}")
+    if seed is not None and not 0 <= seed < MAX_SEED:
+        raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
+    given = tuple(understand(each) for each in inputs)
+    edges = way([each.kind for each in given], to=to, output=output, model=model, task=task)
+    models = (*(_fitting(edge, None) for edge in edges[:-1]), _fitting(edges[-1], model))
+    first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
+    return Plan(
+        inputs=given,
+        edges=edges,
+        models=models,
+        options=check(edges[-1], resolve(edges[-1]).Options, options),
+        seeds=tuple(range(first, first + count)),
+    )
+
+
+def way(
+    kinds: Sequence[str],
+    *,
+    to: str | None = None,
+    output: str | Path | None = None,
+    model: str | None = None,
+    task: str | None = None,
+) -> tuple[Edge, ...]:
+    """The edge, or the path of edges, for inputs of these kinds."""
+    if not kinds:
+        raise ConjureError("nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png')
+    return table.path(kinds, _wanted(tuple(kinds), to, output, model, task), task)
+
+
+def run(planned: Plan) -> Iterator[Event]:
+    """The events of the making, `Result` last; closing the iterator cancels it."""
+    given = [each.medium for each in planned.inputs]
+    if len(planned.edges) > 1:
+        stations = [edge.inputs[0] for edge in planned.edges] + [planned.output]
+        yield Warn(f"no model leads straight from {stations[0]} to {stations[-1]}: going {' -> '.join(stations)}")
+    for edge, model in zip(planned.edges[:-1], planned.models[:-1], strict=True):
+        worker = _loaded(edge, shelf.find(model))
+        for event in worker.generate(given, resolve(edge).Options(), list(planned.seeds[:1])):
+            if isinstance(event, Result):
+                given = list(event.media)
+            elif not isinstance(event, Delta | Preview):
+                yield event
+    worker = _loaded(planned.edges[-1], shelf.find(planned.models[-1]))
+    yield from worker.generate(given, planned.options, list(planned.seeds))
+
+
+def finished(events: Iterator[Event], on_event: Callable[[Event], None] | None = None) -> Result:
+    """The result at the end of the events, each of which is shown to `on_event`."""
+    result = None
+    for event in events:
+        if on_event is not None:
+            on_event(event)
+        if isinstance(event, Result):
+            result = event
+    assert result is not None, "generate must end with a Result"
+    return result
+
+
+def record(planned: Plan, index: int) -> Record:
+    """How sample `index` is made, as its file will say."""
+    edge, model = planned.edges[-1], planned.models[-1]
+    return Record(
+        version=__version__,
+        task=edge.task,
+        model=model,
+        weights=weights(model),
+        inputs=tuple(each.recorded() for each in planned.inputs),
+        options=to_dict(planned.options),
+        seeds=planned.seeds,
+        index=index,
+    )
+
+
+def signed(medium: Any, its: Record) -> Any:
+    """The medium with the record that `save` will put into its file."""
+    import dataclasses
+
+    return dataclasses.replace(medium, record=its)
+
+
+def numbered(output: str | Path, count: int) -> list[Path]:
+    """apple.png, or apple-1.png, apple-2.png, ... for several."""
+    path = Path(output)
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{k}{path.suffix}") for k in range(1, count + 1)]
+
+
+def load(name: str | Path) -> Generative:
+    """A model ready for use: `generate` and `evaluate_published` of the task it was made for."""
+    info = shelf.info(name)
+    if not info.task:
+        raise ConjureError(f"{name}: its config.json names no task", hint="only models that conjure wrote can be loaded")
+    return _loaded(table.named(info.task), info.path)
+
+
+def weights(model: str | Path) -> str:
+    """The digest of a model's weights."""
+    folder = shelf.find(model)
+    return _digest(folder, _stamp(folder))
+
+
+def forecast(planned: Plan) -> dict[str, Any]:
+    """What the plan would take: the task's own forecast where it makes one, and the size of the weights."""
+    facts: dict[str, Any] = {}
+    edge, folder = planned.edges[-1], shelf.find(planned.models[-1])
+    estimate = getattr(resolve(edge), "forecast", None)
+    info = shelf.info(folder)
+    if info.parameters:
+        facts["parameters"] = info.parameters
+    facts["file_bytes"] = info.bytes
+    return facts | (estimate(folder, planned.options, len(planned.seeds)) if estimate else {})
+
+
+def _wanted(
+    kinds: tuple[str, ...], to: str | None, output: str | Path | None, model: str | None, task: str | None
+) -> str:
+    if to is not None:
+        if to in SUFFIXES.values():
+            return to
+        if f".{to.lower().removeprefix('.')}" in SUFFIXES:
+            return SUFFIXES[f".{to.lower().removeprefix('.')}"]
+        if to in table.kinds():
+            return to
+        raise ConjureError(f"'{to}' is no kind of medium", hint=suggest(to, table.kinds()))
+    if output is not None and str(output) != "-":
+        return kind_of(output)
+    trained = shelf.info(model).task if model is not None else ""
+    for edge in table.everything() if task or trained else table.TABLE:
+        if edge.inputs == kinds and task in (None, edge.task, edge.module) and (not trained or trained in edge.serves):
+            return edge.output
+    for edge in table.everything():
+        if task in (edge.task, edge.module) or edge.inputs == kinds:
+            return edge.output
+    return "text"
+
+
+def _fitting(edge: Edge, model: str | None) -> str:
+    name = model or edge.model
+    info = shelf.info(name)
+    if info.task and info.task not in edge.serves:
+        fit = [each.name for each in shelf.installed() if each.task in edge.serves]
+        hint = f"models for {edge.task}: {', '.join(fit)}" if fit else "`conjure list models` shows what is there"
+        raise ConjureError(f"{name} is a model for {info.task}, expected one for {edge.task} ({edge})", hint=hint)
+    return name
+
+
+def _loaded(edge: Edge, folder: Path) -> Generative:
+    return _load(edge, folder, _stamp(folder))
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file of the model does."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(edge: Edge, folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Generative:
+    return resolve(edge).load(folder)
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    from conjure.models.folder import weights_digest
+
+    return weights_digest(folder)

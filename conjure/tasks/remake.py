@@ -1,0 +1,100 @@
+"""A file made again from the record it carries: the same bytes on the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from conjure import __version__, media
+from conjure.core.errors import ConjureError
+from conjure.core.events import Event, Warn
+from conjure.core.provenance import Record
+from conjure.tasks.inputs import Given, understand
+from conjure.tasks.make import Plan, finished, plan, run, signed, weights
+
+GRID = "grid"
+"""Among the options of a record: all samples on one picture."""
+
+
+def remake(
+    source: str | Path | Record,
+    *,
+    files: Iterable[str | Path] = (),
+    on_event: Callable[[Event], None] | None = None,
+) -> Any:
+    """The medium in `source`, made again. Refuses where the model's weights are not the ones it was made with.
+
+    Inputs that were files are looked for by name and digest among `files`, beside `source` and in the current folder.
+    """
+    record = source if isinstance(source, Record) else provenance(source)
+    beside = [] if isinstance(source, Record) else [Path(source).parent]
+    again = replan(record, _kind(source), [*map(Path, files)], [*beside, Path()])
+    if record.version != __version__ and on_event is not None:
+        on_event(Warn(f"it was made by conjure {record.version}, this is {__version__}: the result may differ"))
+    made = list(finished(run(again.plan), on_event).media)
+    if again.grid:
+        from conjure.media.image import grid
+
+        return signed(grid(made), record)
+    return signed(made[record.index], record)
+
+
+@dataclass(frozen=True)
+class Again:
+    plan: Plan
+    grid: bool
+
+
+def provenance(path: str | Path) -> Record:
+    """The record in a file; `ConjureError` where it carries none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConjureError(f"{path}: no such file")
+    record = media.read_provenance(path)
+    if record is None:
+        raise ConjureError(
+            f"{path}: carries no record of how it was made",
+            hint="it was not made by conjure, was made with --no-provenance, or a program removed the record",
+        )
+    return record
+
+
+def replan(record: Record, kind: str | None, files: list[Path], folders: list[Path]) -> Again:
+    """The plan that a record stands for."""
+    here = weights(record.model)
+    if here != record.weights:
+        raise ConjureError(
+            f"made with {record.model} of {_short(record.weights)}, the one here is {_short(here)}",
+            hint="other weights make another result: `conjure show` tells prompt, options and seed, for `conjure make`",
+        )
+    options = dict(record.options)
+    grid = bool(options.pop(GRID, False))
+    inputs = [_recovered(each, files, folders) for each in record.inputs]
+    planned = plan(*inputs, to=kind, model=record.model, task=record.task, **options)
+    return Again(replace(planned, seeds=record.seeds), grid)
+
+
+def _kind(source: str | Path | Record) -> str | None:
+    return None if isinstance(source, Record) else media.kinds.kind_of(source)
+
+
+def _recovered(kept: dict[str, str], files: list[Path], folders: list[Path]) -> Given:
+    if "text" in kept:
+        return Given(media.Text(kept["text"]))
+    name = kept.get("name", "")
+    places = [*files, *(folder / name for folder in folders if name and Path(name).name == name)]
+    for place in places:
+        if place.is_file():
+            given = understand(place)
+            if given.kind == kept.get("kind") and given.medium.digest() == kept.get("digest"):
+                return replace(given, name=name)
+    raise ConjureError(
+        f"it was made from {name or 'an input'} ({_short(kept.get('digest', ''))}), which is not here unchanged",
+        hint="name the file: --input FILE",
+    )
+
+
+def _short(digest: str) -> str:
+    return digest[:19] or "unknown digest"

@@ -1,0 +1,196 @@
+"""TABLE: which media can become which, by which task and model. A literal; no torch.
+
+Whatever is not in it is looked up in the entry-point group `conjure.tasks` (each entry an `Edge` or several), and then
+as the cheapest path through both.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from conjure.core.errors import ConjureError, suggest
+
+GROUP = "conjure.tasks"
+MAX_PATH = 4
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One way from media to a medium.
+
+    `target` is "module:Class"; `model` the default model; `made_by` names the tasks (as a model's `config.json` states
+    them) whose models serve this edge, where that is more than the edge's own module.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    task: str
+    target: str
+    model: str
+    summary: str
+    made_by: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """The name recipes and model folders use for the task: "text_to_image"."""
+        return self.target.partition(":")[0].rpartition(".")[2]
+
+    @property
+    def serves(self) -> frozenset[str]:
+        """The tasks whose models this edge can run."""
+        return frozenset((self.module, self.task, *self.made_by))
+
+    def __str__(self) -> str:
+        return f"{' + '.join(self.inputs)} -> {self.output}"
+
+
+TABLE: tuple[Edge, ...] = (
+    Edge(
+        ("text",),
+        "text",
+        "continue",
+        "conjure.tasks.text_to_text:TextToText",
+        "starter/story",
+        "writes on from where a text stops",
+    ),
+    Edge(
+        ("text",),
+        "image",
+        "draw",
+        "conjure.tasks.text_to_image:TextToImage",
+        "starter/pictograms",
+        "draws what a text says",
+    ),
+    Edge(
+        ("image",),
+        "image",
+        "reconstruct",
+        "conjure.tasks.image_to_image:Reconstruct",
+        "starter/pictograms",
+        "sends a picture through the model's image code and back",
+        made_by=("text_to_image", "draw"),
+    ),
+)
+
+
+@functools.cache
+def plugins() -> tuple[Edge, ...]:
+    """The edges that installed packages offer under the entry-point group `conjure.tasks`."""
+    from importlib.metadata import entry_points
+
+    found: list[Edge] = []
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        try:
+            value = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise ConjureError(
+                f"the plugin '{entry.name}' ({entry.value}) cannot be loaded: {error}",
+                hint="update or uninstall the package it came with",
+            ) from error
+        found += (value,) if isinstance(value, Edge) else tuple(value)
+    return tuple(found)
+
+
+def everything() -> tuple[Edge, ...]:
+    """TABLE and what plugins add."""
+    return TABLE + plugins()
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind of medium some edge reads or writes, in the order of TABLE."""
+    return tuple(dict.fromkeys(kind for edge in everything() for kind in (*edge.inputs, edge.output)))
+
+
+def find(inputs: Sequence[str], output: str, task: str | None = None) -> Edge:
+    """The edge from these kinds to that one; the first in the table where several do, unless `task` chooses.
+
+    Raises `ConjureError` that says what is possible instead.
+    """
+    edge = _direct(inputs, output, task)
+    if edge is None:
+        raise _impossible(inputs, output, task)
+    return edge
+
+
+def path(inputs: Sequence[str], output: str, task: str | None = None) -> tuple[Edge, ...]:
+    """The edge as a path of one, else the path with the fewest edges, the earliest in the table first.
+
+    Only a single medium is led through several edges; the last of them performs `task` if that is given.
+    """
+    edge = _direct(inputs, output, task)
+    if edge is not None:
+        return (edge,)
+    found = _cheapest(everything(), inputs[0], output, task) if len(inputs) == 1 else None
+    if found is None:
+        raise _impossible(inputs, output, task)
+    return found
+
+
+def named(name: str) -> Edge:
+    """The edge whose task recipes and model folders call `name`: "text_to_image" or "draw"."""
+
+    def fits(edge: Edge) -> bool:
+        return name in (edge.module, edge.task)
+
+    found = next(filter(fits, TABLE), None) or next(filter(fits, plugins()), None)
+    if found is not None:
+        return found
+    names = dict.fromkeys(edge.module for edge in everything())
+    raise ConjureError(f"no task is called '{name}'", hint=suggest(name, names))
+
+
+def resolve(edge: Edge) -> type[Any]:
+    """The task class of an edge, imported now."""
+    module, _, name = edge.target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _direct(inputs: Sequence[str], output: str, task: str | None) -> Edge | None:
+    wanted = tuple(inputs)
+
+    def fits(edge: Edge) -> bool:
+        return edge.inputs == wanted and edge.output == output and task in (None, edge.task, edge.module)
+
+    # Plugins are looked for on a miss only: asking every installed package takes longer than the table.
+    return next(filter(fits, TABLE), None) or next(filter(fits, plugins()), None)
+
+
+def _cheapest(edges: Iterable[Edge], start: str, output: str, task: str | None) -> tuple[Edge, ...] | None:
+    """Dijkstra over (edges used, their places in the table); the steps of a path each change the kind, except the last
+    one when it was asked for by name."""
+    steps = [(place, edge) for place, edge in enumerate(edges) if len(edge.inputs) == 1]
+    queue: list[tuple[int, tuple[int, ...], str, tuple[Edge, ...]]] = [(0, (), start, ())]
+    while queue:
+        length, places, kind, taken = heapq.heappop(queue)
+        if taken and kind == output and (task is None or task in (taken[-1].task, taken[-1].module)):
+            return taken
+        if length == MAX_PATH:
+            continue
+        for place, edge in steps:
+            named = task is not None and task in (edge.task, edge.module)
+            if edge.inputs == (kind,) and edge not in taken and (edge.output != kind or named):
+                heapq.heappush(queue, (length + 1, (*places, place), edge.output, (*taken, edge)))
+    return None
+
+
+def _impossible(inputs: Sequence[str], output: str, task: str | None) -> ConjureError:
+    given = " + ".join(inputs) or "nothing"
+    edges = everything()
+    if task is not None:
+        tasks = dict.fromkeys(edge.task for edge in edges)
+        if task not in tasks and task not in {edge.module for edge in edges}:
+            return ConjureError(f"no task is called '{task}'", hint=suggest(task, tasks))
+        ways = "; ".join(str(edge) for edge in edges if task in (edge.task, edge.module))
+        return ConjureError(f"the task '{task}' does not lead from {given} to {output}", hint=f"it leads {ways}")
+    outputs = dict.fromkeys(edge.output for edge in edges if edge.inputs == tuple(inputs))
+    if outputs:
+        return ConjureError(
+            f"no way leads from {given} to {output}", hint=f"{given} can become {', '.join(outputs)}: see `conjure list`"
+        )
+    ways = "; ".join(dict.fromkeys(str(edge) for edge in edges))
+    return ConjureError(f"no way leads from {given} to {output}", hint=f"possible are {ways}")

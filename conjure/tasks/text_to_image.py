@@ -1,0 +1,248 @@
+"""text -> image: a caption read by an illustrated text encoder, drawn by a diffusion transformer.
+
+With a codec the transformer works on the codec's latents (pictograms); without one on pixels (digits).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from conjure.codecs.image_autoencoder import ImageAutoencoder, from_pixels, to_pixels
+from conjure.codecs.picture_words import PictureWords
+from conjure.core import seeds as randomness
+from conjure.core.config import from_dict, to_dict
+from conjure.core.errors import ConjureError
+from conjure.core.events import Event, Preview, Progress, Result, Warn
+from conjure.core.shelf import find
+from conjure.data.captions import CaptionSource, DigitCaptions, SceneCaptions
+from conjure.data.phrases import spoken
+from conjure.data.scenes import SceneSource
+from conjure.diffusion.flow import RectifiedFlow
+from conjure.diffusion.guidance import guided
+from conjure.diffusion.names import SAMPLER_NAMES
+from conjure.diffusion.samplers import SAMPLERS
+from conjure.media.image import Image, grid, resized
+from conjure.media.text import Text
+from conjure.models.dit import DiT, DiTConfig
+from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.picture_text import PictureText, PictureTextConfig
+from conjure.tasks.image_to_image import load_codec
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class PainterConfig:
+    """`codec` names the model folder whose autoencoder is used, "" for pixels; `drop` is the share of captions that are
+    emptied in training, so that guidance has something to start from."""
+
+    text: PictureTextConfig = field(default_factory=PictureTextConfig)
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    flow: RectifiedFlow = field(default_factory=RectifiedFlow)
+    codec: str = ""
+    drop: float = 0.1
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class CaptionData:
+    source: Literal["scenes", "digits"] = "scenes"
+    size: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageOptions:
+    steps: int = Field(12, ge=1, le=1000, description="steps of the sampler; more is slower and closer to the model")
+    guidance: float = Field(1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
+    negative: str = Field("", description="what the picture should not show (needs --guidance above 1)")
+    size: int = Field(0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
+    sampler: Literal[*SAMPLER_NAMES] = Field("euler", description="how the noise is removed")  # type: ignore[valid-type]
+
+
+class Painter(nn.Module):
+    """Text encoder and diffusion transformer as one network: forward(x_BZhw, t_B, words_BT, pages_BT)."""
+
+    def __init__(self, config: PainterConfig) -> None:
+        super().__init__()
+        self.text, self.dit = PictureText(config.text), DiT(config.dit)
+
+    def forward(self, x_BZhw: Tensor, t_B: Tensor, words_BT: Tensor, pages_BT: Tensor) -> Tensor:
+        return self.dit(x_BZhw, t_B, *self.text(words_BT, pages_BT))
+
+
+class TextToImage:
+    Options = TextToImageOptions
+    ModelConfig = PainterConfig
+    DataConfig = CaptionData
+    causal = False
+
+    def __init__(self, config: PainterConfig, network: Painter, words: PictureWords, codec: ImageAutoencoder | None,
+                 *, source: CaptionSource | None = None, data: CaptionData | None = None, seed: int = 0) -> None:
+        self.config, self.network, self.words, self.codec = config, network, words, codec
+        self.source, self.data, self.seed = source, data or CaptionData(), seed
+
+    @classmethod
+    def create(cls, model: PainterConfig, data: CaptionData, seed: int = 0) -> TextToImage:
+        """A new model. The vocabulary and the book come from the data; the recipe's `vocab` and `pages` must agree."""
+        source = SceneCaptions(SceneSource.load(data.size)) if data.source == "scenes" else DigitCaptions()
+        words = PictureWords(source.grammar, source.names if model.text.pages else [], spoken)
+        for key, wanted, got in (("vocab", len(words.vocabulary), model.text.vocab),
+                                 ("pages", len(source.pages), model.text.pages)):
+            if got != wanted and not (key == "pages" and got == 0):
+                raise ConjureError(f"model.text.{key} is {got}, but the data have {wanted}",
+                                   hint=f"write model.text.{key}={wanted}")
+        codec = load_codec(find(model.codec)) if model.codec else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+            network = Painter(model)
+        task = cls(model, network, words, codec, source=source, data=data, seed=seed)
+        if model.text.pages:
+            task._write_book(source)
+        return task
+
+    @torch.no_grad()
+    def _write_book(self, source: CaptionSource) -> None:
+        for page, pixels in enumerate(source.pages):
+            latent_Zhw = self._encode(torch.from_numpy(pixels)[None])[0]
+            self.network.text.write(page, self.network.text.cut(latent_Zhw))
+
+    @classmethod
+    def load(cls, folder: Path) -> TextToImage:
+        saved = read_config(folder)
+        config = from_dict(PainterConfig, saved["model"], where="model")
+        network = Painter(config)
+        load_weights(network, folder / "model.safetensors")
+        codec = load_codec(folder) if config.codec else None
+        words = PictureWords.load(folder, spoken)
+        data = from_dict(CaptionData, saved["data"], where="data")
+        return cls(config, network.eval().requires_grad_(False), words, codec, data=data)
+
+    # ---------------------------------------------------------------- training
+    def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        assert self.source is not None
+        pairs = [self.source.example(self.seed, i) for i in indices]
+        own = [randomness.derive(self.seed, "example", i) for i in indices]
+        captions = ["" if randomness.rng(s).random() < self.config.drop else c for s, (_, c) in zip(own, pairs, strict=True)]
+        rows, pages = self.words.encode(captions, self.config.text.length)
+        pixels = torch.stack([torch.from_numpy(p) for p, _ in pairs])
+        return {"x": self._encode(pixels), "words": torch.from_numpy(rows), "pages": torch.from_numpy(pages),
+                "seeds": torch.tensor(own)}
+
+    @torch.no_grad()
+    def _encode(self, pixels_BHWC: Tensor) -> Tensor:
+        x_BCHW = from_pixels(pixels_BHWC)
+        return self.codec.encode(x_BCHW).contiguous() if self.codec is not None else x_BCHW
+
+    def _decode(self, x_BZhw: Tensor) -> Tensor:
+        return to_pixels(self.codec.decode(x_BZhw) if self.codec is not None else x_BZhw)
+
+    def loss(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        painter, own = network or self.network, batch["seeds"].tolist()
+        x0 = batch["x"]
+        noise = randomness.normal(own, x0.shape[1:]).to(x0.device, x0.dtype)
+        t_B = self.config.flow.time(randomness.uniform(own)).to(x0.device)
+        loss_B = self.config.flow.loss(lambda x, t: painter(x, t, batch["words"], batch["pages"]), x0, noise, t_B)
+        return loss_B.sum(), torch.tensor(len(loss_B))
+
+    def tokens(self, batch: dict[str, Tensor]) -> int:
+        return len(batch["x"]) * (self.config.dit.size // self.config.dit.patch) ** 2
+
+    def flops(self, batch: dict[str, Tensor]) -> float:
+        """Forward and backward; the text encoder is counted by its matrices."""
+        b, text = len(batch["x"]), self.config.text
+        cells = self.network.text.context_length - text.length
+        encoder = text.length * text.layers * 12 * text.dim**2 + cells * 16 * text.dim**2
+        return 3 * self.network.dit.flops(b, text.length + cells) + 6.0 * b * encoder
+
+    def describe(self, batch: dict[str, Tensor]) -> str:
+        lines = [f"{len(batch['x'])} pictures as {tuple(batch['x'].shape[1:])}; every value carries loss. Captions:"]
+        lines += ["  " + self.words.read(rows, pages)
+                  for rows, pages in zip(batch["words"].tolist(), batch["pages"].tolist(), strict=True)]
+        return "\n".join(lines)
+
+    def preview(self, seed: int) -> dict[str, Image]:
+        assert self.source is not None
+        prompts = list(self.source.prompts)
+        pictures = self.draw(prompts, TextToImageOptions(), [randomness.derive(seed, i) for i in range(len(prompts))])
+        return {"pictures": grid(pictures, columns=4)}
+
+    @torch.no_grad()
+    def evaluate(self, limit: int | None = None) -> dict[str, float]:
+        """Validation loss at fixed times and noise over held-out examples."""
+        assert self.source is not None
+        total, count = 0.0, 0
+        indices = range(limit or 256)
+        for start in range(0, len(indices), 32):
+            part = indices[start:start + 32]
+            pairs = [self.source.example(self.seed, i, "test") for i in part]
+            rows, pages = self.words.encode([c for _, c in pairs], self.config.text.length)
+            batch = {"x": self._encode(torch.stack([torch.from_numpy(p) for p, _ in pairs])),
+                     "words": torch.from_numpy(rows), "pages": torch.from_numpy(pages),
+                     "seeds": torch.tensor([randomness.derive(0, "validation", i) for i in part])}
+            value, n = self.loss(batch)
+            total, count = total + value.item(), count + int(n)
+        return {"loss": total / count}
+
+    def save(
+        self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32", card: str = ""
+    ) -> None:
+        write_config(folder, kind="painter", task="draw", network=self.network, card=card, sections={
+            "model": to_dict(self.config), "data": to_dict(self.data),
+            **({"codec": to_dict(self.codec.config)} if self.codec is not None else {})})
+        save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
+        if self.codec is not None:
+            save_weights(folder, "codec", self.codec, dtype=dtype)
+        self.words.save(folder)
+
+    # ---------------------------------------------------------------- use
+    def generate(self, inputs: Sequence[Text], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
+        """One picture per seed; sample k is the same alone and among others."""
+        prompt = " ".join(t.text for t in inputs).strip()
+        if not prompt:
+            raise ConjureError("expected a prompt, got an empty text", hint='for example: conjure make "a red apple" -o apple.png')
+        yield from self._warnings(prompt)
+        yield from self._draw([prompt] * len(seeds), options, list(seeds))
+
+    def _warnings(self, prompt: str) -> Iterator[Event]:
+        unknown = self.words.unknown(prompt)
+        if unknown:
+            said = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
+                             for word, near in unknown.items())
+            yield Warn(f"this model has not learnt {said}; it draws what it can. A larger model may know more: --model NAME")
+
+    def draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> list[Image]:
+        """Pictures of several prompts at once, in batches that fit a small machine."""
+        made: list[Image] = []
+        for start in range(0, len(prompts), 16):
+            part = slice(start, start + 16)
+            *_, last = self._draw(prompts[part], options, seeds[part])
+            assert isinstance(last, Result)
+            made += last.media
+        return made
+
+    @torch.no_grad()
+    def _draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
+        config, flow = self.config, self.config.flow
+        read = [torch.from_numpy(a) for a in self.words.encode(prompts, config.text.length)]
+        without = [torch.from_numpy(a) for a in self.words.encode([options.negative] * len(prompts), config.text.length)]
+        denoise = guided(flow.denoise(self.network.dit), options.guidance,
+                         condition=self.network.text(*read), unconditional=self.network.text(*without))
+        side = config.dit.size
+        x = flow.prior(randomness.normal(seeds, (config.dit.channels, side, side)))
+        steps = SAMPLERS[options.sampler].steps(denoise, x, flow.sigmas(options.steps), randomness.Noise(seeds))
+        for done, (x, x0) in enumerate(steps, start=1):
+            yield Progress(done, options.steps, "step")
+            if done < options.steps:
+                yield Preview(grid(self._pictures(x0, 0)))
+        evaluations = SAMPLERS[options.sampler].evaluations(options.steps) * (1 if options.guidance == 1 else 2)
+        yield Result(self._pictures(x, options.size), {"evaluations": evaluations})
+
+    def _pictures(self, x_BZhw: Tensor, size: int) -> list[Image]:
+        pictures = [Image(p.numpy()) for p in self._decode(x_BZhw)]
+        return [resized(p, size) for p in pictures] if size else pictures
