@@ -13,8 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import conjure.train as _train
-
-__version__ = "0.1.0"
+from conjure.core.version import __version__
 
 __all__ = [
     "ConjureError",

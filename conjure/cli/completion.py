@@ -17,7 +17,7 @@ PLACES = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "fish": "~/.config/fish/comple
 @click.command("completion", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("shell", type=click.Choice(list(PLACES)))
 def completion(shell: str) -> None:
-    """Print the completion script for a shell."""
+    """Print the script that teaches bash, zsh or fish to complete commands."""
     import sys
 
     from click.shell_completion import get_completion_class

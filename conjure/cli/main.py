@@ -18,15 +18,15 @@ from conjure.core.errors import ConjureError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "make": ("conjure.cli.make:make", "Make a medium from others: a picture from words, a story from its start."),
-    "list": ("conjure.cli.listing:listing", "What can become what, and which models, data and samplers there are."),
-    "show": ("conjure.cli.show:show", "How a file was made."),
-    "remake": ("conjure.cli.show:remake", "Make a file again, byte for byte."),
-    "train": ("conjure.cli.train:train", "Train a network by a recipe."),
-    "recipes": ("conjure.cli.train:recipes", "The recipes, with what they need and what came out."),
-    "eval": ("conjure.cli.evaluate:evaluate", "Measure a model's published numbers again."),
-    "data": ("conjure.cli.data:data", "Data sets by name: list, get, path."),
-    "doctor": ("conjure.cli.doctor:doctor", "This machine, and what is missing for what."),
-    "completion": ("conjure.cli.completion:completion", "Shell completion for bash, zsh or fish."),
+    "list": ("conjure.cli.listing:listing", "What can become what: media in rows, media in columns, the tasks between them."),
+    "show": ("conjure.cli.show:show", "How a file was made: task, model, inputs, options, seed."),
+    "remake": ("conjure.cli.show:remake", "Make a file again from the record it carries, byte for byte."),
+    "train": ("conjure.cli.train:train", "Train any network by a recipe, in the one loop."),
+    "recipes": ("conjure.cli.train:recipes", "The recipes that come with conjure, with what they need and what came out."),
+    "eval": ("conjure.cli.evaluate:evaluate", "Measure a model's published numbers again, with 95 % confidence intervals."),
+    "data": ("conjure.cli.data:data", "Data sets by name: list them, get one, or its path."),
+    "doctor": ("conjure.cli.doctor:doctor", "What this machine can do, where models, cache and data are, and what is missing for what."),
+    "completion": ("conjure.cli.completion:completion", "Print the script that teaches bash, zsh or fish to complete commands."),
 }
 
 EPILOG = """\b

@@ -30,7 +30,8 @@ def out(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """One line for the reader, on stderr."""
+    """One line for the reader, on stderr, after what stdout has to say."""
+    sys.stdout.flush()
     sys.stderr.write(f"{paint('note:', 'cyan', sys.stderr)} {text}\n")
     sys.stderr.flush()
 

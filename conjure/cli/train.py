@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import click
 
-from conjure.cli.render import note, out, table
+from conjure.cli.render import note, out, paint, table
 
 HELP = {"help_option_names": ["-h", "--help"]}
 TRAIN = """\b
@@ -43,7 +44,10 @@ def train(recipe: str, assignments: tuple[str, ...], output: str | None, resume:
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def recipes(name: str | None, as_json: bool) -> None:
-    """The recipes that come with conjure, with what they need and what came out; of one NAME, the whole file."""
+    """The recipes that come with conjure, with what they need and what came out.
+
+    With NAME that one recipe, whole.
+    """
     from conjure.train import recipe as book
 
     if name is not None:
@@ -53,9 +57,9 @@ def recipes(name: str | None, as_json: bool) -> None:
     if as_json:
         out(json.dumps(found, ensure_ascii=False))
         return
-    rows = [["recipe", "minutes", "result", "about"]]
-    rows += [[name, *(head.get(key, "?") for key in ("minutes", "result", "about"))] for name, head in found.items()]
-    out(table(rows))
+    for name, head in found.items():
+        out(paint(name, "bold", sys.stdout))
+        out(table(head.items(), indent="  ") or "  its file has no header")
     note("conjure recipes NAME shows one; conjure train NAME trains it")
 
 

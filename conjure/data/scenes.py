@@ -102,9 +102,9 @@ class SceneSource:
         named = [set(spoken(p.name).split()) & set(COLOURS) for p in self.pictograms]
         self.tintable = [i for i, p in enumerate(self.pictograms)
                          if self.hues[i] is not None and not named[i] and p.group not in OWN_COLOURS]
-        self._tints = frozenset(self.tintable)
+        self.tints = frozenset(self.tintable)
         self.synonyms = synonyms([p.name for p in self.pictograms], [p.keywords for p in self.pictograms], GRAMMAR)
-        self._stamp = lru_cache(maxsize=4096)(self._make_stamp)
+        self.stamp = lru_cache(maxsize=4096)(self._make_stamp)
 
     @classmethod
     def load(cls, size: int = 128) -> SceneSource:
@@ -156,7 +156,7 @@ class SceneSource:
 
     def _thing(self, draw: np.random.Generator, concept: int, centre: tuple[float, float], size: Size) -> Thing:
         colour = None
-        if concept in self._tints and draw.random() < 0.5:
+        if concept in self.tints and draw.random() < 0.5:
             colour = str(draw.choice(list(COLOURS)))
         dx, dy = draw.uniform(-JITTER, JITTER, 2)
         return Thing(concept, centre[0] + dx, centre[1] + dy, SCALES[size], colour, size)
@@ -182,7 +182,7 @@ class SceneSource:
         canvas[:] = BACKGROUNDS[scene.background]
         for thing in scene.things:
             side = max(1, round(thing.scale * size))
-            stamp = self._stamp(thing.concept, thing.colour, side)
+            stamp = self.stamp(thing.concept, thing.colour, side)
             _lay(canvas, stamp, round(thing.x * size - side / 2), round(thing.y * size - side / 2))
         return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
@@ -274,7 +274,7 @@ class SceneSource:
         which = int(draw.integers(len(scene.things)))
         thing = scene.things[which]
         noun = self.name(replace(thing, colour=None, size="medium"), draw, determiner="the")
-        options = ["background", "replace"] + (["colour"] if thing.concept in self._tints else [])
+        options = ["background", "replace"] + (["colour"] if thing.concept in self.tints else [])
         options += ["swap"] if scene.kind == "pair" else []
         options += ["remove"] if scene.kind == "pair" else []
         match str(draw.choice(options)):

@@ -21,7 +21,5 @@ def sample(logits_BV: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
 def inverse_cdf(logits_BV: Tensor, u_B: Tensor) -> Tensor:
     """The token in whose stretch of [0, 1), laid out in order of ids, u falls; in float64. int64 [B]."""
     cdf_BV = logits_BV.double().softmax(-1).cumsum(-1)
-    total_B1 = cdf_BV[:, -1:]
-    # The last token that can be drawn takes what rounding leaves over.
-    cdf_BV = cdf_BV.masked_fill(cdf_BV >= total_B1, torch.inf)
-    return torch.searchsorted(cdf_BV, u_B[:, None] * total_B1, right=True)[:, 0]
+    # u < 1, so u times the last sum stays below it, rounding included: what is found has probability above 0.
+    return torch.searchsorted(cdf_BV, u_B[:, None] * cdf_BV[:, -1:], right=True)[:, 0]

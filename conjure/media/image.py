@@ -193,8 +193,8 @@ def _read(path: Path) -> bytes:
 def _opened(data: bytes, where: str) -> Iterator[Pillow.Image]:
     """The picture with its header read and its size checked, nothing decoded.
 
-    Pillow's own bound on pixels and its warnings about damaged metadata belong to the whole process; both are put
-    aside here, for one thread at a time, because our bound is checked and damage becomes an error.
+    Pillow's own bound on pixels and its warnings about damaged metadata belong to the whole process; both are
+    put aside here, for one thread at a time, because our bound is checked and damage becomes an error.
     """
     from PIL import Image as Pillow
 

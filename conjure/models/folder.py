@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from conjure import __version__
 from conjure.core.errors import ConjureError, nearest
 from conjure.core.files import write_atomic
 from conjure.core.provenance import digest
+from conjure.core.version import __version__
 
 FORMAT = 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -20,13 +20,14 @@ from conjure.codecs.image_autoencoder import (
     to_pixels,
 )
 from conjure.core import seeds
-from conjure.core.config import from_dict, to_dict
+from conjure.core.config import to_dict
 from conjure.core.events import Event, Progress, Result
 from conjure.data.scenes import SceneSource, Split
 from conjure.media.image import Image, grid
 from conjure.metrics.confidence import bootstrap_mean
 from conjure.metrics.psnr import psnr
-from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.folder import save_weights, write_config
+from conjure.models.image_codec import load_codec
 
 DOWNSCALE = 8
 
@@ -151,11 +152,3 @@ class Reconstruct:
 
 def _psnr(made_BHWC: Tensor, true_BHWC: Tensor) -> list[float]:
     return [psnr(a, b) for a, b in zip(made_BHWC.numpy(), true_BHWC.numpy(), strict=True)]
-
-
-def load_codec(folder: Path) -> ImageAutoencoder:
-    """The autoencoder in a model folder, ready for use."""
-    config = from_dict(ImageAutoencoderConfig, read_config(folder)["codec"], where="codec")
-    network = ImageAutoencoder(config)
-    load_weights(network, folder / "codec.safetensors")
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)

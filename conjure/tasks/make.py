@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conjure import __version__, media
 from conjure.core import shelf
 from conjure.core.config import to_dict
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Delta, Event, Preview, Result, Warn
-from conjure.core.protocol import Generative, Medium
+from conjure.core.protocol import Generative
 from conjure.core.provenance import Record
+from conjure.core.version import __version__
 from conjure.media.kinds import SUFFIXES, kind_of
 from conjure.tasks import table
 from conjure.tasks.inputs import Given, understand

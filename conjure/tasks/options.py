@@ -57,7 +57,7 @@ def check(edge: Edge, options: type[Any], given: Mapping[str, Any]) -> Any:
         if name not in known:
             raise unknown(name, edge, options)
     for name, value in given.items():
-        if isinstance(value, float) and not math.isfinite(value) or value in ("nan", "inf", "-inf"):
+        if (isinstance(value, float) and not math.isfinite(value)) or value in ("nan", "inf", "-inf"):
             raise _refused(known[name], value)
     try:
         return options(**given)

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from conjure import __version__, media
+from conjure import media
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Warn
 from conjure.core.provenance import Record
+from conjure.core.version import __version__
 from conjure.tasks.inputs import Given, understand
 from conjure.tasks.make import Plan, finished, plan, run, signed, weights
 

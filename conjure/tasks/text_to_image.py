@@ -34,8 +34,9 @@ from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.models.dit import DiT, DiTConfig
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.image_codec import load_codec
 from conjure.models.picture_text import PictureText, PictureTextConfig
-from conjure.tasks.image_to_image import load_codec
+from conjure.tasks.picture_evaluation import compositions, known_things
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -246,3 +247,22 @@ class TextToImage:
     def _pictures(self, x_BZhw: Tensor, size: int) -> list[Image]:
         pictures = [Image(p.numpy()) for p in self._decode(x_BZhw)]
         return [resized(p, size) for p in pictures] if size else pictures
+
+    def evaluate_published(
+        self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Known things and composition for models of scenes; the validation loss for others. `data` may name one."""
+        if self.data.source != "scenes":
+            self.source = DigitCaptions()
+            return {"loss": {"value": self.evaluate()["loss"], "n": 256, "protocol": "flow loss, fixed times and noise"}}
+        source = SceneSource.load(self.data.size)
+
+        def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list[Image]:
+            return self.draw(prompts, TextToImageOptions(), seeds)
+
+        measures = {"known_things": known_things, "composition": compositions}
+        unknown = set(data) - measures.keys()
+        if unknown:
+            raise ConjureError(f"expected measures of this model, got {', '.join(sorted(unknown))}",
+                               hint="known: " + ", ".join(measures))
+        return {name: measures[name](draw, source, tell=on_progress) for name in data or measures}

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-Parallel = Literal["auto", "ddp", "fsdp"]
+from conjure.train.settings import Parallel
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,16 @@ def run_steps(
     """Every step that is left, with what is due after each; returns the last loss."""
     config, state = run.config, run.state
     loss, saved_at = run.watch.losses[-1] if run.watch.losses else math.nan, time.monotonic()
+
+    def due() -> tuple[bool, bool]:
+        overdue = 0 < 60 * config.checkpoint_minutes < time.monotonic() - saved_at
+        return interrupted.is_set(), overdue and run.world.first
+
     with closing(run.micro_batches()) as upcoming:
         for micro_batches in upcoming:
             began = time.perf_counter()
-            overdue = 0 < 60 * config.checkpoint_minutes < time.monotonic() - saved_at
-            done = run.step(micro_batches, flags=(interrupted.is_set(), overdue and run.world.first))
-            stop, overdue = done.flags  # what any process raised, all act on
+            done = run.step(micro_batches, flags=due)
+            stop, overdue = done.flags
             loss, last = done.loss, state.step == config.steps
             report.step(done, state.step, time.perf_counter() - began)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -68,12 +68,15 @@ class Run:
             for parts in plan:
                 yield [next(batches) for _ in parts]
 
-    def step(self, micro_batches: Sequence[tuple[range, Batch]], flags: Sequence[bool] = ()) -> Step:
-        """One optimiser step; a pure function of the state and the examples."""
+    def step(self, micro_batches: Sequence[tuple[range, Batch]], flags: Callable[[], Sequence[bool]] = tuple) -> Step:
+        """One optimiser step; a pure function of the state and the examples.
+
+        `flags` is asked once per step; what it raises in any process is raised in the `Step` of all.
+        """
         state, config = self.state, self.config
         torch.manual_seed(derive(self.seed, "dropout", state.step, self.world.rank))  # for modules that drop
         own = accumulate(self.task, self.network, micro_batches, self.device, config.precision)
-        loss_sum, count, tokens, *raised = self.world.sum([own.loss, own.count, own.tokens, *flags])
+        loss_sum, count, tokens, *raised = self.world.sum([own.loss, own.count, own.tokens, *flags()])
         loss = loss_sum / count if count else math.nan
         norm = scale_gradients(state.network, self.world.size / max(count, 1), config.clip)
         indices = range(state.step * config.batch, (state.step + 1) * config.batch)

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from conjure.core.config import to_dict
 from conjure.core.errors import ConjureError
-from conjure.train.distributed import Parallel
 from conjure.train.schedule import Schedule
+
+Parallel = Literal["auto", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,6 +120,7 @@ class Toy:
         batch = self.batch([seed])
         return {"continuation": Figures(" ".join(map(str, self.logits(batch)[0].argmax(-1).tolist())) + "\n")}
 
+    @torch.no_grad()
     def evaluate(self, limit: int | None = None) -> dict[str, float]:
         batch = self.batch(range(10**9, 10**9 + min(limit or 64, 64)))
         total, count = self.loss(batch)

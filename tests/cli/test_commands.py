@@ -31,8 +31,7 @@ def command(*names: str) -> click.Command:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_summary_of_the_group_is_that_of_the_command(name: str) -> None:
-    first = (command(name).help or "").splitlines()[0]
-    assert first and COMMANDS[name][1].rstrip(".").split(":")[0].split(",")[0].lower() in first.lower()
+    assert COMMANDS[name][1] == (command(name).help or "").splitlines()[0]
 
 
 def every_command() -> list[tuple[str, ...]]:
@@ -105,7 +104,7 @@ def test_recipes_show_their_headers(workshop: Path, capsys: Capture, monkeypatch
     (folder / "toy.yaml").write_text("# about: a toy\n# minutes: 3\n# result: loss 1.5\ntask: toy\n")
     monkeypatch.setattr("conjure.train.recipe.recipes_dir", lambda: folder)
     assert call(["recipes"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["toy", "3", "loss", "1.5", "a", "toy"]
+    assert capsys.readouterr().out == "toy\n  about    a toy\n  minutes  3\n  result   loss 1.5\n"
     assert call(["recipes", "toy"]) == 0
     assert "task: toy" in capsys.readouterr().out
     assert call(["recipes", "--json"]) == 0

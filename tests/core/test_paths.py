@@ -8,7 +8,10 @@ import pytest
 from conjure.core import paths
 from conjure.core.errors import ConjureError
 
-VARIABLES = "CONJURE_CACHE CONJURE_DATA CONJURE_OFFLINE HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_HOME HF_HUB_OFFLINE".split()
+VARIABLES = [
+    *("CONJURE_CACHE", "CONJURE_DATA", "CONJURE_OFFLINE"),
+    *("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "HF_HUB_OFFLINE"),
+]
 
 
 @pytest.fixture(autouse=True)

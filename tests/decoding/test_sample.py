@@ -22,6 +22,15 @@ def test_a_token_that_is_ruled_out_is_never_drawn() -> None:
     assert inverse_cdf(logits_BV, u_B).tolist() == [1, 3, 3]
 
 
+def test_the_largest_number_finds_the_last_token_whatever_the_sum_rounds_to() -> None:
+    logits_BV = normal(range(500), (37,)) * 3
+    logits_BV[:, 30:] = -math.inf
+    u_B = torch.full((500,), 1 - 2**-53, dtype=torch.float64)
+    sums_B = logits_BV.double().softmax(-1).cumsum(-1)[:, -1]
+    assert len(set(sums_B.tolist())) > 2
+    assert set(inverse_cdf(logits_BV, u_B).tolist()) == {29}
+
+
 def test_frequencies_follow_the_softmax() -> None:
     shares = torch.tensor([0.1, 0.2, 0.3, 0.4])
     n = 4000

@@ -272,7 +272,7 @@ def test_files_larger_than_any_picture_are_refused_unread(
 
 def test_a_text_file_named_png(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello, I am a text")
-    with pytest.raises(ConjureError, match="expected a picture .* the content is text"):
+    with pytest.raises(ConjureError, match=r"expected a picture .* the content is text"):
         media.read(tmp_path / "a.png")
 
 

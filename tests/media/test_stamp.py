@@ -38,8 +38,7 @@ def opened(suffix: str, record: Record = RECORD) -> PIL.Image.Image:
 
 def packet(suffix: str, record: Record = RECORD) -> str:
     info = opened(suffix, record).info
-    raw = info["XML:com.adobe.xmp"] if suffix == ".png" else info["xmp"].decode("utf-8")
-    return raw
+    return info["XML:com.adobe.xmp"] if suffix == ".png" else info["xmp"].decode("utf-8")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
