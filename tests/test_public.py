@@ -20,7 +20,7 @@ def test_the_names_are_these() -> None:
     for name in NAMES:
         assert getattr(conjure, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'mkae'"):
-        conjure.mkae  # noqa: B018
+        conjure.mkae
 
 
 def test_the_version_is_that_of_the_package() -> None:

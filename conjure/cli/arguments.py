@@ -88,7 +88,8 @@ def read_options(edge: Edge, tokens: Sequence[str]) -> tuple[list[str], dict[str
     except click.NoSuchOption as error:
         name = error.option_name.partition("=")[0]
         if not name.startswith("--"):
-            raise ConjureError(f"no option {name}", hint="conjure make --help; a text that begins with - goes after --") from None
+            hint = "conjure make --help; a text that begins with - goes after --"
+            raise ConjureError(f"no option {name}", hint=hint) from None
         raise unknown(name.removeprefix("--").replace("-", "_"), edge, options) from None
     inputs = list(found.pop("inputs"))
     return inputs, {name: value for name, value in found.items() if value is not None and value != ()}

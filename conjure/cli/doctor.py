@@ -30,7 +30,7 @@ EXTRAS = {
 @click.command("doctor", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def doctor(as_json: bool) -> None:
-    """What this machine can do, where models, cache and data are, and what is missing for what."""
+    """What this machine can do, where things are, and what is missing for what."""
     facts = {"machine": _machine(), "versions": _versions(), "places": _places()}
     missing = _missing()
     if as_json:

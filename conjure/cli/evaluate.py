@@ -19,7 +19,9 @@ Examples:
 
 @click.command("eval", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", metavar="MODEL")
-@click.option("--data", "sets", multiple=True, metavar="NAME-or-FILE", help="Measure on these instead of the model's own.")
+@click.option(
+    "--data", "sets", multiple=True, metavar="NAME-or-FILE", help="Measure on these instead of the model's own."
+)
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def evaluate(model: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Measure a model's published numbers again, with 95 % confidence intervals."""
@@ -37,5 +39,5 @@ def _row(figure: tuple[str, Any]) -> list[str]:
     name, facts = figure
     low, high = facts.get("low"), facts.get("high")
     interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else "-"
-    count = facts.get("n")
-    return [name, f"{facts['value']:.4g}", interval, f"{count:,}" if count is not None else "-", facts.get("protocol", "")]
+    count = f"{facts['n']:,}" if facts.get("n") is not None else "-"
+    return [name, f"{facts['value']:.4g}", interval, count, facts.get("protocol", "")]

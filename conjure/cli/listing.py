@@ -20,7 +20,9 @@ Examples:
 as_json = click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 
 
-@click.group("list", invoke_without_command=True, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    "list", invoke_without_command=True, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @as_json
 @click.pass_context
 def listing(ctx: click.Context, as_json: bool) -> None:

@@ -17,17 +17,18 @@ from conjure import __version__
 from conjure.core.errors import ConjureError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "make": ("conjure.cli.make:make", "Make a medium from others: a picture from words, a story from its start."),
-    "list": ("conjure.cli.listing:listing", "What can become what: media in rows, media in columns, the tasks between them."),
-    "show": ("conjure.cli.show:show", "How a file was made: task, model, inputs, options, seed."),
-    "remake": ("conjure.cli.show:remake", "Make a file again from the record it carries, byte for byte."),
-    "train": ("conjure.cli.train:train", "Train any network by a recipe, in the one loop."),
-    "recipes": ("conjure.cli.train:recipes", "The recipes that come with conjure, with what they need and what came out."),
-    "eval": ("conjure.cli.evaluate:evaluate", "Measure a model's published numbers again, with 95 % confidence intervals."),
-    "data": ("conjure.cli.data:data", "Data sets by name: list them, get one, or its path."),
-    "doctor": ("conjure.cli.doctor:doctor", "What this machine can do, where models, cache and data are, and what is missing for what."),
-    "completion": ("conjure.cli.completion:completion", "Print the script that teaches bash, zsh or fish to complete commands."),
+    "make": ("make:make", "Make a medium from others: a picture from words, a story from its start."),
+    "list": ("listing:listing", "What can become what: media in rows, media in columns, the tasks between them."),
+    "show": ("show:show", "How a file was made: task, model, inputs, options, seed."),
+    "remake": ("show:remake", "Make a file again from the record it carries, byte for byte."),
+    "train": ("train:train", "Train any network by a recipe, in the one loop."),
+    "recipes": ("train:recipes", "The recipes that come with conjure, with what they need and what came out."),
+    "eval": ("evaluate:evaluate", "Measure a model's published numbers again, with 95 % confidence intervals."),
+    "data": ("data:data", "Data sets by name: list them, get one, or its path."),
+    "doctor": ("doctor:doctor", "What this machine can do, where things are, and what is missing for what."),
+    "completion": ("completion:completion", "Print the script that teaches bash, zsh or fish to complete commands."),
 }
+"""Command -> (module in this folder and name in it, the first line of its help)."""
 
 EPILOG = """\b
 Examples:
@@ -50,7 +51,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(f"conjure.cli.{module}"), name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -76,7 +76,9 @@ class TwoRounds(click.Command):
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same result. Default: drawn at random.")
 @click.option("--count", type=int, default=1, metavar="N", help="How many: NAME-1.png, NAME-2.png, ... [default: 1]")
 @click.option("--grid", is_flag=True, help="All of --count on one picture.")
-@click.option("-y/-n", "--yes/--no", "overwrite", default=None, help="Overwrite existing files, or never. Default: ask.")
+@click.option(
+    "-y/-n", "--yes/--no", "overwrite", default=None, help="Overwrite existing files, or never. Default: ask."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout about what was made.")
 @click.option("--plan", "plan", is_flag=True, help="Show edge, model, memory and time, and make nothing.")
 @click.option("--no-provenance", "provenance", is_flag=True, flag_value=False, default=True,
@@ -120,8 +122,8 @@ def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> No
     from conjure.tasks.make import finished, record, run
 
     streamed = planned.output == "text" and not targets and not chosen.as_json
-    stream = _Stream(str(planned.inputs[0].medium)) if streamed and len(planned.seeds) == 1 else None
-    with Follower(text=stream.open() if stream else None) as follow:
+    stream = _Stream() if streamed and len(planned.seeds) == 1 else None
+    with Follower(text=stream) as follow:
         result = finished(run(planned), follow)
     media = list(result.media)
     records = [record(planned, index) if chosen.provenance else None for index in range(len(media))]
@@ -202,7 +204,9 @@ def _check_stdout(kind: str, several: bool, chosen: Flags) -> None:
     if kind == "text":
         return
     if several:
-        raise ConjureError(f"only one {kind} fits into stdout, --count is {chosen.count}", hint="add --grid, or -o NAME")
+        raise ConjureError(
+            f"only one {kind} fits into stdout, --count is {chosen.count}", hint="add --grid, or -o NAME"
+        )
     if sys.stdout.isatty() and not chosen.plan:
         raise ConjureError(f"not writing {kind} bytes to a terminal", hint="pipe them: ... -o - | other, or -o NAME")
 
@@ -231,16 +235,10 @@ def _gridded(media: list[Any], records: list[Record | None]) -> tuple[list[Any],
 
 
 class _Stream:
-    """A text on stdout as it is written: the prompt, then what the model adds, then one line end."""
+    """A text on stdout as it is written, with one line end after it."""
 
-    def __init__(self, prompt: str) -> None:
-        self.prompt = prompt
+    def __init__(self) -> None:
         self.seen = ""
-
-    def open(self) -> _Stream:
-        self.write(self.prompt)
-        self.flush()
-        return self
 
     def write(self, text: str) -> None:
         self.seen += text

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from conjure.core.events import Delta, Event, Progress, Warn
 
@@ -65,22 +65,33 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+class Stream(Protocol):
+    """Where a text goes while it is written."""
+
+    def write(self, text: str) -> object: ...
+    def flush(self) -> None: ...
+    def isatty(self) -> bool: ...
+
+
 class Follower:
     """Shows events: a bar with rate and time left where stderr is a terminal, notes always, text on `text` as it comes.
 
     A bar and a text on the same terminal would write over each other, so the text wins.
     """
 
-    def __init__(self, *, text: IO[str] | None = None, bar: bool = True) -> None:
+    def __init__(self, *, text: Stream | None = None, bar: bool = True) -> None:
         self.text = text
         self.bar = bar and sys.stderr.isatty() and not (text is not None and text.isatty())
         self.bars: Bars | None = None
+        self.pieces = 0
         self.tasks: dict[tuple[str, int], TaskID] = {}
 
     def __enter__(self) -> Follower:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bars is not None:
             self.bars.stop()
             self.bars = None
@@ -91,6 +102,9 @@ class Follower:
         elif isinstance(event, Delta) and self.text is not None:
             self.text.write(event.text)
             self.text.flush()
+        elif isinstance(event, Delta) and self.bar:
+            self.pieces += 1
+            self._advance(Progress(self.pieces, 0, "piece", "writing"))
         elif isinstance(event, Progress) and self.bar:
             self._advance(event)
 
@@ -102,13 +116,13 @@ class Follower:
 
     def _advance(self, event: Progress) -> None:
         if self.bars is None:
-            self.bars = bars()
-            self.bars.start()
-        key = (event.unit, event.total)
+            self.bars = made = bars()
+            made.start()
+        shown, key = self.bars, (event.unit, event.total)
         said = event.note or "working"
         if key not in self.tasks:
-            self.tasks[key] = self.bars.add_task(said, total=event.total or None, unit=event.unit)
-        self.bars.update(self.tasks[key], completed=event.step, description=said)
+            self.tasks[key] = shown.add_task(said, total=event.total or None, unit=event.unit)
+        shown.update(self.tasks[key], completed=event.step, description=said)
 
 
 def bars() -> Bars:

@@ -40,7 +40,9 @@ def train(recipe: str, assignments: tuple[str, ...], output: str | None, resume:
     out(json.dumps({"folder": str(folder), **figures}))
 
 
-@click.command("recipes", epilog="\b\nExamples:\n  conjure recipes\n  conjure recipes shakespeare-char", context_settings=HELP)
+@click.command(
+    "recipes", epilog="\b\nExamples:\n  conjure recipes\n  conjure recipes shakespeare-char", context_settings=HELP
+)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def recipes(name: str | None, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from conjure.codecs.tokenizer import Tokenizer
+from conjure.codecs.tokenizer import FILE, Tokenizer
 from conjure.core.errors import ConjureError
 from conjure.core.files import write_atomic
 from conjure.core.paths import cache_dir
@@ -79,6 +79,25 @@ def split(texts: Sequence[Document]) -> tuple[list[Document], list[Document]]:
     return training, validation
 
 
+def trained_tokenizer(
+    texts: Sequence[Document], size: int, trainer: Callable[[Iterator[str], int], Tokenizer]
+) -> Tokenizer:
+    """A tokenizer of `size` tokens trained on these texts; kept in the cache under their digest."""
+    place = cache_dir() / "tokenizers" / f"{trainer.__name__.strip('_')}-{size}-{_digest(texts)}"
+    if not (place / FILE).is_file():
+        made = trainer((document.text for document in texts), size)
+        place.mkdir(parents=True, exist_ok=True)
+        made.save(place)
+    return Tokenizer.load(place)
+
+
+def _digest(texts: Sequence[Document]) -> str:
+    key = hashlib.sha256()
+    for document in texts:
+        key.update(hashlib.sha256(document.text.encode()).digest())
+    return key.hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Stream:
     """Token ids of documents one after the other, `<|end|>` before the first, between them and behind the last.
@@ -95,10 +114,7 @@ class Stream:
 
 def tokenize(texts: Sequence[Document], tokenizer: Tokenizer) -> Stream:
     """The stream of these documents, uint16 or int32; kept in the cache under the digest of texts and tokenizer."""
-    key = hashlib.sha256(tokenizer.to_bytes())
-    for document in texts:
-        key.update(hashlib.sha256(document.text.encode()).digest())
-    place = cache_dir() / "tokens" / f"{key.hexdigest()[:32]}.npy"
+    place = cache_dir() / "tokens" / f"{tokenizer.digest()[7:39]}-{_digest(texts)}.npy"
     dtype = np.uint16 if tokenizer.size <= 1 << 16 else np.int32
     sizes = tuple(len(document.text.encode()) for document in texts)
     flat = _cached(place, lambda: _encode(texts, tokenizer))

@@ -7,6 +7,7 @@ and those pictures (`pages`), which together are the illustrated vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -18,14 +19,23 @@ from conjure.data.phrases import COUNTS, plural, spoken
 from conjure.data.scenes import GRAMMAR, Scene, SceneSource, Split, Thing
 
 
+@dataclass(frozen=True)
+class Example:
+    """`places` are the boxes of its things: (page, x, y, scale), canvas sides as unit."""
+
+    pixels: np.ndarray  # uint8 [H, W, C]
+    caption: str
+    places: tuple[tuple[int, float, float, float], ...] = ()
+
+
 class CaptionSource(Protocol):
     grammar: Sequence[str]
     names: list[Name]
     pages: Sequence[np.ndarray]  # uint8 [H, W, C] each
     prompts: Sequence[str]  # for previews
 
-    def example(self, seed: int, index: int, split: Split = "train") -> tuple[np.ndarray, str]:
-        """Picture uint8 [H, W, C] and caption: a pure function of the arguments."""
+    def example(self, seed: int, index: int, split: Split = "train") -> Example:
+        """A pure function of the arguments."""
         ...
 
 
@@ -51,9 +61,10 @@ class SceneCaptions:
         whole = (Scene("single", (Thing(i, 0.5, 0.5, 1.0),)) for i in range(len(self.scenes.pictograms)))
         return [self.scenes.paint(scene) for scene in whole]
 
-    def example(self, seed: int, index: int, split: Split = "train") -> tuple[np.ndarray, str]:
+    def example(self, seed: int, index: int, split: Split = "train") -> Example:
         scene = self.scenes.scene(seed, index, split)
-        return self.scenes.paint(scene), self.scenes.caption(scene)
+        places = tuple((t.concept, float(t.x), float(t.y), t.scale) for t in scene.things)
+        return Example(self.scenes.paint(scene), self.scenes.caption(scene), places)
 
 
 def _plurals(names: list[Name]) -> list[Name]:
@@ -72,6 +83,6 @@ class DigitCaptions:
     def __init__(self) -> None:
         self.splits = {"train": DigitSource("train"), "test": DigitSource("test")}
 
-    def example(self, seed: int, index: int, split: Split = "train") -> tuple[np.ndarray, str]:
+    def example(self, seed: int, index: int, split: Split = "train") -> Example:
         pixels, label = self.splits[split].example(seed, index)
-        return pixels[..., None], self.words[label]
+        return Example(pixels[..., None], self.words[label])

@@ -33,8 +33,9 @@ BACKGROUNDS = {
     "pink": (255, 214, 228), "grey": (220, 220, 220), "orange": (255, 220, 180), "purple": (226, 208, 250),
     "black": (24, 24, 24),
 }
-SCALES = {"small": 0.30, "medium": 0.44, "large": 0.50}  # beside other things
-ALONE = {"small": 0.42, "medium": 0.82, "large": 0.94}  # on a canvas of its own
+GRID = 16  # corners of things lie on a grid of so many lines, that of a codec with 8 pixels to a cell
+SCALES = {"small": 5 / GRID, "medium": 7 / GRID, "large": 8 / GRID}  # beside other things
+ALONE = {"small": 7 / GRID, "medium": 13 / GRID, "large": 15 / GRID}  # on a canvas of its own
 PLACES = {
     "in the top left corner": (0.25, 0.25), "at the top": (0.5, 0.25), "in the top right corner": (0.75, 0.25),
     "on the left": (0.25, 0.5), "in the middle": (0.5, 0.5), "on the right": (0.75, 0.5),
@@ -48,13 +49,13 @@ PHRASES = {
     "above": ("above", "over", "on top of"), "below": ("below", "under", "beneath"),
 }
 GRIDS = {  # how many things -> (centres, scale)
-    2: (((0.27, 0.5), (0.73, 0.5)), 0.42),
-    3: (((0.2, 0.5), (0.5, 0.5), (0.8, 0.5)), 0.29),
-    4: (((0.28, 0.28), (0.72, 0.28), (0.28, 0.72), (0.72, 0.72)), 0.38),
-    5: (((0.25, 0.25), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.75, 0.75)), 0.3),
-    6: (((0.2, 0.3), (0.5, 0.3), (0.8, 0.3), (0.2, 0.7), (0.5, 0.7), (0.8, 0.7)), 0.28),
+    2: (((0.27, 0.5), (0.73, 0.5)), 7 / GRID),
+    3: (((0.2, 0.5), (0.5, 0.5), (0.8, 0.5)), 5 / GRID),
+    4: (((0.28, 0.28), (0.72, 0.28), (0.28, 0.72), (0.72, 0.72)), 6 / GRID),
+    5: (((0.25, 0.25), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.75, 0.75)), 5 / GRID),
+    6: (((0.2, 0.3), (0.5, 0.3), (0.8, 0.3), (0.2, 0.7), (0.5, 0.7), (0.8, 0.7)), 5 / GRID),
 }
-JITTER = 0.03
+JITTER = 0.04  # before corners are moved to the grid
 OWN_COLOURS = ("People & Body", "Flags")  # groups of pictograms that keep their colours
 
 
@@ -122,6 +123,10 @@ class SceneSource:
 
     def sample(self, seed: int, *, kind: str | None = None, split: Split = "train") -> Scene:
         draw = rng(seed)
+        scene = self._arranged(draw, seed, kind, split)
+        return replace(scene, things=tuple(snapped(t) for t in scene.things))
+
+    def _arranged(self, draw: np.random.Generator, seed: int, kind: str | None, split: Split) -> Scene:
         kind = kind or draw.choice(["single", "pair", "count", "row", "between"], p=[0.36, 0.42, 0.1, 0.06, 0.06])
         background = "white" if draw.random() < 0.7 else str(draw.choice(list(BACKGROUNDS)[1:]))
         if kind == "single":
@@ -327,6 +332,13 @@ GRAMMAR = frozenset(w for text in (
     *(p for ways in PHRASES.values() for p in ways),
     "a an the and of with on in at next to beside between picture drawing pictogram icon background",
 ) for w in text.split())
+
+
+def snapped(thing: Thing) -> Thing:
+    """The thing with its left upper corner moved to the grid."""
+    half = thing.scale / 2
+    x, y = (round((at - half) * GRID) / GRID + half for at in (thing.x, thing.y))
+    return replace(thing, x=x, y=y)
 
 
 def held_out(a: int, b: int) -> bool:

@@ -93,11 +93,17 @@ class DiT(nn.Module):
                 block.offsets[5].fill_(0.1)
         self.patches.weight.adam = True
 
-    def forward(self, x_BZhw: Tensor, t_B: Tensor, context_BSD: Tensor, mask_BS: Tensor, summary_BD: Tensor) -> Tensor:
-        """`mask_BS` is True where the context has a token; `summary_BD` joins the time in steering every block."""
+    def forward(
+        self, x_BZhw: Tensor, t_B: Tensor, context_BSD: Tensor, mask_BS: Tensor, summary_BD: Tensor,
+        guide_BND: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """`mask_BS` is True where the context has a token; `summary_BD` joins the time in steering every block;
+        `guide_BND`, if given, is added to the patches."""
         p = self.config.patch
         x_BND = self.patches(rearrange(x_BZhw, "b z (h p) (w q) -> b (h w) (z p q)", p=p, q=p))
         x_BND = x_BND + self.place_ND.to(x_BND.dtype)
+        if guide_BND is not None:
+            x_BND = x_BND + guide_BND
         condition_BD = self.time(timestep_embedding(t_B * 1000, 256).to(x_BND.dtype)) + summary_BD
         time_B6D = rearrange(self.modulation(condition_BD), "b (six d) -> b six d", six=6)
         here_BN = mask_BS.new_ones(x_BND.shape[:2])

@@ -48,7 +48,9 @@ def understand(argument: Any) -> Given:
         given = Given(argument)
     if given.kind == "text" and not str(given.medium).strip():
         where = f"{given.name}: " if given.name else ""
-        raise ConjureError(f"{where}expected a prompt, got an empty text", hint='for example: conjure make "a red apple"')
+        raise ConjureError(
+            f"{where}expected a prompt, got an empty text", hint='for example: conjure make "a red apple"'
+        )
     return given
 
 

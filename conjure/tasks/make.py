@@ -92,13 +92,14 @@ def plan(
         raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
     given = tuple(understand(each) for each in inputs)
     edges = way([each.kind for each in given], to=to, output=output, model=model, task=task)
-    models = (*(_fitting(edge, None) for edge in edges[:-1]), _fitting(edges[-1], model))
+    last = edges[-1]
+    models = tuple(_fitting(edge, model if edge is last else None) for edge in edges)
     first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     return Plan(
         inputs=given,
         edges=edges,
         models=models,
-        options=check(edges[-1], resolve(edges[-1]).Options, options),
+        options=check(last, resolve(last).Options, options),
         seeds=tuple(range(first, first + count)),
     )
 
@@ -113,25 +114,26 @@ def way(
 ) -> tuple[Edge, ...]:
     """The edge, or the path of edges, for inputs of these kinds."""
     if not kinds:
-        raise ConjureError("nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png')
+        raise ConjureError(
+            "nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png'
+        )
     return table.path(kinds, _wanted(tuple(kinds), to, output, model, task), task)
 
 
 def run(planned: Plan) -> Iterator[Event]:
     """The events of the making, `Result` last; closing the iterator cancels it."""
     given = [each.medium for each in planned.inputs]
-    if len(planned.edges) > 1:
-        stations = [edge.inputs[0] for edge in planned.edges] + [planned.output]
+    *before, (last, its_model) = zip(planned.edges, planned.models, strict=True)
+    if before:
+        stations = [*(edge.inputs[0] for edge in planned.edges), planned.output]
         yield Warn(f"no model leads straight from {stations[0]} to {stations[-1]}: going {' -> '.join(stations)}")
-    for edge, model in zip(planned.edges[:-1], planned.models[:-1], strict=True):
-        worker = _loaded(edge, shelf.find(model))
-        for event in worker.generate(given, resolve(edge).Options(), list(planned.seeds[:1])):
+    for edge, model in before:
+        for event in _loaded(edge, shelf.find(model)).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
             if isinstance(event, Result):
                 given = list(event.media)
             elif not isinstance(event, Delta | Preview):
                 yield event
-    worker = _loaded(planned.edges[-1], shelf.find(planned.models[-1]))
-    yield from worker.generate(given, planned.options, list(planned.seeds))
+    yield from _loaded(last, shelf.find(its_model)).generate(given, planned.options, list(planned.seeds))
 
 
 def finished(events: Iterator[Event], on_event: Callable[[Event], None] | None = None) -> Result:
@@ -180,7 +182,9 @@ def load(name: str | Path) -> Generative:
     """A model ready for use: `generate` and `evaluate_published` of the task it was made for."""
     info = shelf.info(name)
     if not info.task:
-        raise ConjureError(f"{name}: its config.json names no task", hint="only models that conjure wrote can be loaded")
+        raise ConjureError(
+            f"{name}: its config.json names no task", hint="only models that conjure wrote can be loaded"
+        )
     return _loaded(table.named(info.task), info.path)
 
 

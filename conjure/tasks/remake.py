@@ -34,7 +34,7 @@ def remake(
     again = replan(record, _kind(source), [*map(Path, files)], [*beside, Path()])
     if record.version != __version__ and on_event is not None:
         on_event(Warn(f"it was made by conjure {record.version}, this is {__version__}: the result may differ"))
-    made = list(finished(run(again.plan), on_event).media)
+    made: list[Any] = list(finished(run(again.plan), on_event).media)
     if again.grid:
         from conjure.media.image import grid
 

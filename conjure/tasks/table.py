@@ -190,7 +190,8 @@ def _impossible(inputs: Sequence[str], output: str, task: str | None) -> Conjure
     outputs = dict.fromkeys(edge.output for edge in edges if edge.inputs == tuple(inputs))
     if outputs:
         return ConjureError(
-            f"no way leads from {given} to {output}", hint=f"{given} can become {', '.join(outputs)}: see `conjure list`"
+            f"no way leads from {given} to {output}",
+            hint=f"{given} can become {', '.join(outputs)}: see `conjure list`",
         )
     ways = "; ".join(dict.fromkeys(str(edge) for edge in edges))
     return ConjureError(f"no way leads from {given} to {output}", hint=f"possible are {ways}")

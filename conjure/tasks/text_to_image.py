@@ -23,7 +23,7 @@ from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.core.shelf import find
-from conjure.data.captions import CaptionSource, DigitCaptions, SceneCaptions
+from conjure.data.captions import CaptionSource, DigitCaptions, Example, SceneCaptions
 from conjure.data.phrases import spoken
 from conjure.data.scenes import SceneSource
 from conjure.diffusion.flow import RectifiedFlow
@@ -32,10 +32,13 @@ from conjure.diffusion.names import SAMPLER_NAMES
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
-from conjure.models.dit import DiT, DiTConfig
+from conjure.models.dit import DiTConfig
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.image_codec import load_codec
-from conjure.models.picture_text import PictureText, PictureTextConfig
+from conjure.models.painter import Painter, layout_loss
+from conjure.models.picture_book import PictureBookConfig
+from conjure.models.picture_text import BOXES, PictureTextConfig
+from conjure.nn.linear import Linear
 from conjure.tasks.picture_evaluation import compositions, known_things
 
 
@@ -45,6 +48,7 @@ class PainterConfig:
     emptied in training, so that guidance has something to start from."""
 
     text: PictureTextConfig = field(default_factory=PictureTextConfig)
+    book: PictureBookConfig = field(default_factory=PictureBookConfig)
     dit: DiTConfig = field(default_factory=DiTConfig)
     flow: RectifiedFlow = field(default_factory=RectifiedFlow)
     codec: str = ""
@@ -66,15 +70,8 @@ class TextToImageOptions:
     sampler: Literal[*SAMPLER_NAMES] = Field("euler", description="how the noise is removed")  # type: ignore[valid-type]
 
 
-class Painter(nn.Module):
-    """Text encoder and diffusion transformer as one network: forward(x_BZhw, t_B, words_BT, pages_BT)."""
-
-    def __init__(self, config: PainterConfig) -> None:
-        super().__init__()
-        self.text, self.dit = PictureText(config.text), DiT(config.dit)
-
-    def forward(self, x_BZhw: Tensor, t_B: Tensor, words_BT: Tensor, pages_BT: Tensor) -> Tensor:
-        return self.dit(x_BZhw, t_B, *self.text(words_BT, pages_BT))
+MOST_THINGS = 12  # in one picture
+DRIFT = 0.04  # how far, in canvas sides, places vary from seed to seed
 
 
 class TextToImage:
@@ -92,32 +89,26 @@ class TextToImage:
     def create(cls, model: PainterConfig, data: CaptionData, seed: int = 0) -> TextToImage:
         """A new model. The vocabulary and the book come from the data; the recipe's `vocab` and `pages` must agree."""
         source = SceneCaptions(SceneSource.load(data.size)) if data.source == "scenes" else DigitCaptions()
-        words = PictureWords(source.grammar, source.names if model.text.pages else [], spoken)
-        for key, wanted, got in (("vocab", len(words.vocabulary), model.text.vocab),
-                                 ("pages", len(source.pages), model.text.pages)):
-            if got != wanted and not (key == "pages" and got == 0):
-                raise ConjureError(f"model.text.{key} is {got}, but the data have {wanted}",
-                                   hint=f"write model.text.{key}={wanted}")
+        words = PictureWords(source.grammar, source.names if model.book.pages else [], spoken)
+        for key, wanted, got in (("text.vocab", len(words.vocabulary), model.text.vocab),
+                                 ("book.pages", len(source.pages), model.book.pages)):
+            if got != wanted and not (key == "book.pages" and got == 0):
+                raise ConjureError(f"model.{key} is {got}, but the data have {wanted}", hint=f"write model.{key}={wanted}")
         codec = load_codec(find(model.codec)) if model.codec else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
-            network = Painter(model)
+            network = Painter(model.text, model.book, model.dit)
         task = cls(model, network, words, codec, source=source, data=data, seed=seed)
-        if model.text.pages:
-            task._write_book(source)
+        if network.book is not None:
+            for page, pixels in enumerate(source.pages):
+                network.book.write(page, task._encode(torch.from_numpy(pixels)[None])[0])
         return task
-
-    @torch.no_grad()
-    def _write_book(self, source: CaptionSource) -> None:
-        for page, pixels in enumerate(source.pages):
-            latent_Zhw = self._encode(torch.from_numpy(pixels)[None])[0]
-            self.network.text.write(page, self.network.text.cut(latent_Zhw))
 
     @classmethod
     def load(cls, folder: Path) -> TextToImage:
         saved = read_config(folder)
         config = from_dict(PainterConfig, saved["model"], where="model")
-        network = Painter(config)
+        network = Painter(config.text, config.book, config.dit)
         load_weights(network, folder / "model.safetensors")
         codec = load_codec(folder) if config.codec else None
         words = PictureWords.load(folder, spoken)
@@ -127,13 +118,24 @@ class TextToImage:
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         assert self.source is not None
-        pairs = [self.source.example(self.seed, i) for i in indices]
+        examples = [self.source.example(self.seed, i) for i in indices]
         own = [randomness.derive(self.seed, "example", i) for i in indices]
-        captions = ["" if randomness.rng(s).random() < self.config.drop else c for s, (_, c) in zip(own, pairs, strict=True)]
+        told = [randomness.rng(s).random() >= self.config.drop for s in own]
+        return self._tensors(examples, told, own)
+
+    def _tensors(self, examples: Sequence[Example], told: Sequence[bool], own: Sequence[int]) -> dict[str, Tensor]:
+        """`things` [B, M, 4]: (token that names the thing, x, y, scale), -1 where there is none or nothing was told."""
+        captions = [e.caption if tell else "" for e, tell in zip(examples, told, strict=True)]
         rows, pages = self.words.encode(captions, self.config.text.length)
-        pixels = torch.stack([torch.from_numpy(p) for p, _ in pairs])
+        things = torch.full((len(examples), BOXES, 4), -1.0)
+        for b, example in enumerate(examples):
+            where = {int(page): t for t, page in reversed(list(enumerate(pages[b]))) if page >= 0}
+            known = [(where[page], x, y, scale) for page, x, y, scale in example.places if page in where]
+            for m, thing in enumerate(known[:BOXES]):
+                things[b, m] = torch.tensor(thing)
+        pixels = torch.stack([torch.from_numpy(e.pixels) for e in examples])
         return {"x": self._encode(pixels), "words": torch.from_numpy(rows), "pages": torch.from_numpy(pages),
-                "seeds": torch.tensor(own)}
+                "things": things, "seeds": torch.tensor(list(own))}
 
     @torch.no_grad()
     def _encode(self, pixels_BHWC: Tensor) -> Tensor:
@@ -148,7 +150,17 @@ class TextToImage:
         x0 = batch["x"]
         noise = randomness.normal(own, x0.shape[1:]).to(x0.device, x0.dtype)
         t_B = self.config.flow.time(randomness.uniform(own)).to(x0.device)
-        loss_B = self.config.flow.loss(lambda x, t: painter(x, t, batch["words"], batch["pages"]), x0, noise, t_B)
+        told = batch["words"], batch["pages"], batch["things"]
+        layout: list[Tensor | None] = []
+
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            out, places = painter(x, t, *told)
+            layout.append(places)
+            return out
+
+        loss_B = self.config.flow.loss(predict, x0, noise, t_B)
+        if layout[0] is not None:
+            loss_B = loss_B + layout_loss(layout[0], batch["pages"], batch["things"])
         return loss_B.sum(), torch.tensor(len(loss_B))
 
     def tokens(self, batch: dict[str, Tensor]) -> int:
@@ -157,9 +169,11 @@ class TextToImage:
     def flops(self, batch: dict[str, Tensor]) -> float:
         """Forward and backward; the text encoder is counted by its matrices."""
         b, text = len(batch["x"]), self.config.text
-        cells = self.network.text.context_length - text.length
-        encoder = text.length * text.layers * 12 * text.dim**2 + cells * 16 * text.dim**2
-        return 3 * self.network.dit.flops(b, text.length + cells) + 6.0 * b * encoder
+        beside = text.length * sum(m.weight.numel() for m in self.network.text.modules() if isinstance(m, Linear))
+        if self.network.book is not None:
+            patches = self.tokens(batch) // b
+            beside += patches * sum(m.weight.numel() for m in self.network.book.modules() if isinstance(m, Linear))
+        return 3 * self.network.dit.flops(b, text.length) + 6.0 * b * beside
 
     def describe(self, batch: dict[str, Tensor]) -> str:
         lines = [f"{len(batch['x'])} pictures as {tuple(batch['x'].shape[1:])}; every value carries loss. Captions:"]
@@ -181,11 +195,8 @@ class TextToImage:
         indices = range(limit or 256)
         for start in range(0, len(indices), 32):
             part = indices[start:start + 32]
-            pairs = [self.source.example(self.seed, i, "test") for i in part]
-            rows, pages = self.words.encode([c for _, c in pairs], self.config.text.length)
-            batch = {"x": self._encode(torch.stack([torch.from_numpy(p) for p, _ in pairs])),
-                     "words": torch.from_numpy(rows), "pages": torch.from_numpy(pages),
-                     "seeds": torch.tensor([randomness.derive(0, "validation", i) for i in part])}
+            batch = self._tensors([self.source.example(self.seed, i, "test") for i in part], [True] * len(part),
+                                  [randomness.derive(0, "validation", i) for i in part])
             value, n = self.loss(batch)
             total, count = total + value.item(), count + int(n)
         return {"loss": total / count}
@@ -230,10 +241,9 @@ class TextToImage:
     @torch.no_grad()
     def _draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
         config, flow = self.config, self.config.flow
-        read = [torch.from_numpy(a) for a in self.words.encode(prompts, config.text.length)]
-        without = [torch.from_numpy(a) for a in self.words.encode([options.negative] * len(prompts), config.text.length)]
-        denoise = guided(flow.denoise(self.network.dit), options.guidance,
-                         condition=self.network.text(*read), unconditional=self.network.text(*without))
+        drift = (randomness.uniform([randomness.derive(s, "places") for s in seeds], (MOST_THINGS, 2)) * 2 - 1) * DRIFT
+        denoise = guided(flow.denoise(self.network.dit), options.guidance, condition=self._condition(prompts, drift),
+                         unconditional=self._condition([options.negative] * len(prompts), drift))
         side = config.dit.size
         x = flow.prior(randomness.normal(seeds, (config.dit.channels, side, side)))
         steps = SAMPLERS[options.sampler].steps(denoise, x, flow.sigmas(options.steps), randomness.Noise(seeds))
@@ -243,6 +253,16 @@ class TextToImage:
                 yield Preview(grid(self._pictures(x0, 0)))
         evaluations = SAMPLERS[options.sampler].evaluations(options.steps) * (1 if options.guidance == 1 else 2)
         yield Result(self._pictures(x, options.size), {"evaluations": evaluations})
+
+    def _condition(self, prompts: Sequence[str], drift_BM2: Tensor) -> tuple[Tensor, ...]:
+        """What the transformer is told of each prompt: the text's states, and what its things look like in place."""
+        words, pages = (torch.from_numpy(a) for a in self.words.encode(prompts, self.config.text.length))
+        context = self.network.read(words, pages)
+        if self.network.book is None:
+            things = context[0].new_full((len(prompts), 1, 4), -1.0)
+        else:
+            things = self.network.arrange(context, pages, drift_BM2)
+        return (*context, self.network.guide(context, pages, things))
 
     def _pictures(self, x_BZhw: Tensor, size: int) -> list[Image]:
         pictures = [Image(p.numpy()) for p in self._decode(x_BZhw)]

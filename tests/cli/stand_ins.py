@@ -38,6 +38,7 @@ class Parrot:
 
     def generate(self, inputs: Sequence[Text], options: ParrotOptions, seeds: Sequence[int]) -> Iterator[Event]:
         prompt = inputs[0].text
+        yield Delta(prompt)
         if "interrupt" in prompt:
             yield Delta(" half")
             os.kill(os.getpid(), signal.SIGINT)

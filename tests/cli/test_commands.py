@@ -35,7 +35,9 @@ def test_the_summary_of_the_group_is_that_of_the_command(name: str) -> None:
 
 
 def every_command() -> list[tuple[str, ...]]:
-    inner = [(name, each) for name in COMMANDS if isinstance(command(name), click.Group) for each in command(name).commands]
+    inner = [
+        (name, each) for name in COMMANDS if isinstance(command(name), click.Group) for each in command(name).commands
+    ]
     return [(), *((name,) for name in COMMANDS), *inner]
 
 
@@ -98,7 +100,9 @@ def test_eval_prints_figures_with_intervals(workshop: Path, capsys: Capture, ref
     assert "did you mean 'starter/parrot'?" in refused("eval", "starter/parot")
 
 
-def test_recipes_show_their_headers(workshop: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+def test_recipes_show_their_headers(
+    workshop: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
     folder = workshop.parent / "recipes"
     folder.mkdir()
     (folder / "toy.yaml").write_text("# about: a toy\n# minutes: 3\n# result: loss 1.5\ntask: toy\n")

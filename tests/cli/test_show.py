@@ -19,7 +19,15 @@ def test_show_tells_how_a_file_was_made(workshop: Path, capsys: Capture) -> None
     capsys.readouterr()
     assert call(["show", "a.png"]) == 0
     said = capsys.readouterr().out
-    for part in ("draw", "starter/daub", "a red apple", "steps", "3", "seed", "7", "trainedAlgorithmicMedia", "sha256:"):
+    for part in (
+        "draw",
+        "starter/daub",
+        "a red apple",
+        "steps    3",
+        "seed     7",
+        "trainedAlgorithmicMedia",
+        "sha256:",
+    ):
         assert part in said
     assert call(["show", "a.png", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["options"]["steps"] == 3
