@@ -6,6 +6,8 @@ import json
 
 import click
 
+from conjure.cli import names
+from conjure.cli.names import completing
 from conjure.cli.render import Follower, note, out, size, table
 
 EPILOG = """\b
@@ -30,22 +32,22 @@ def list_(as_json: bool) -> None:
 
 
 @data.command("get", epilog="\b\nExample:\n  conjure data get tinyshakespeare")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-def get(names: tuple[str, ...]) -> None:
+@click.argument("wanted", nargs=-1, required=True, metavar="NAME...", shell_complete=completing(names.sets))
+def get(wanted: tuple[str, ...]) -> None:
     """Fetch data sets from their origin, with checksum; a download that was stopped goes on. Prints the folders."""
     from conjure.data import catalogue, fetch
 
-    for name in names:  # a misspelt name is found before the first download, not after it
+    for name in wanted:  # a misspelt name is found before the first download, not after it
         if fetch.available(name) is None:
             catalogue.find(name)
-    for name in names:
+    for name in wanted:
         with Follower() as follow:
             folder = fetch.get(name, on_progress=follow)
         out(str(folder))
 
 
 @data.command("path", epilog="\b\nExample:\n  conjure data path tinyshakespeare")
-@click.argument("name")
+@click.argument("name", shell_complete=completing(names.sets))
 def path(name: str) -> None:
     """The folder of a data set that is on this machine."""
     from conjure.data import fetch

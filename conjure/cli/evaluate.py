@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from conjure.cli import names
+from conjure.cli.names import completing
 from conjure.cli.render import Follower, out, table
 
 EPILOG = """\b
@@ -18,7 +20,7 @@ Examples:
 
 
 @click.command("eval", epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=completing(names.models))
 @click.option(
     "--data", "sets", multiple=True, metavar="NAME-or-FILE", help="Measure on these instead of the model's own."
 )

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from conjure.cli import names
 from conjure.cli.arguments import Asked, asked
-from conjure.cli.render import Follower, note, out, size, table
+from conjure.cli.names import completing
+from conjure.cli.render import Follower, note, out
 from conjure.core.errors import ConjureError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ Examples:
   conjure make "a red apple" -o apple.png
   conjure make "a red apple" -o apple.png --count 4 --seed 7
   conjure make "Once upon a time" --tokens 200 -o story.md
-  echo "a blue fish" | conjure make - -o - > fish.png
+  echo "a blue fish" | conjure make - --to png -o - > fish.png
   conjure make "a red apple" -o apple.png --plan
   conjure make -h "a red apple" -o apple.png     (the options of that very edge)
 
@@ -70,9 +72,24 @@ class TwoRounds(click.Command):
 )
 @click.argument("inputs", nargs=-1, type=click.UNPROCESSED, metavar="INPUT...")
 @click.option("-o", "--output", metavar="FILE", help="Where to write; its suffix decides the kind. - is stdout.")
-@click.option("--to", metavar="KIND", help="The kind (image) or format (png) to make, where -o does not tell.")
-@click.option("--model", metavar="NAME", help="starter/NAME, a folder, or org/name; `conjure list models`.")
-@click.option("--task", metavar="NAME", help="Which task, where several lead there; `conjure list`.")
+@click.option(
+    "--to",
+    metavar="KIND",
+    shell_complete=completing(names.kinds),
+    help="The kind (image) or format (png) to make, where -o does not tell.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=completing(names.models),
+    help="starter/NAME, a folder, or org/name; `conjure list models`.",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    shell_complete=completing(names.tasks),
+    help="Which task, where several lead there; `conjure list`.",
+)
 @click.option("--seed", type=int, metavar="N", help="The same seed gives the same result. Default: drawn at random.")
 @click.option("--count", type=int, default=1, metavar="N", help="How many: NAME-1.png, NAME-2.png, ... [default: 1]")
 @click.option("--grid", is_flag=True, help="All of --count on one picture.")
@@ -104,7 +121,10 @@ def make(ctx: click.Context, inputs: tuple[str, ...], wants_help: bool, **flags:
     targets = _targets(wish, chosen)
     planned = _planned(wish, chosen)
     if chosen.plan:
-        _show_plan(planned, chosen)
+        from conjure.cli.plan import show_plan
+
+        writes = ", ".join(map(str, targets)) or _writes(planned, chosen)
+        show_plan(planned, seeded=chosen.seed is not None, writes=writes, as_json=chosen.as_json)
     else:
         _make(planned, chosen, targets, began)
 
@@ -296,49 +316,5 @@ def _print_json(
     out(json.dumps(said, ensure_ascii=False))
 
 
-def _show_plan(planned: Plan, chosen: Flags) -> None:
-    from conjure.core import shelf
-    from conjure.tasks.make import forecast
-
-    facts = forecast(planned)
-    edge, info = planned.edges[-1], shelf.info(planned.models[-1])
-    stations = [" + ".join(planned.edges[0].inputs), *(each.output for each in planned.edges)]
-    if chosen.as_json:
-        out(json.dumps({
-            "path": [{"edge": str(each), "task": each.task, "model": model}
-                     for each, model in zip(planned.edges, planned.models, strict=True)],
-            "options": asdict(planned.options), "count": len(planned.seeds), "forecast": facts,
-        }))  # fmt: skip
-        return
-    rows = [
-        ("way", f"{' -> '.join(stations)} ({', then '.join(each.task for each in planned.edges)})"),
-        ("model", ", ".join(planned.models)),
-        ("", "  ".join(part for part in (info.summary, info.licence and f"licence {info.licence}") if part)),
-        ("options", "  ".join(f"{name} {_brief(value)}" for name, value in asdict(planned.options).items()) or "none"),
-        ("seed", str(planned.seeds[0]) if chosen.seed is not None else "drawn at random"),
-        *((name.rpartition("_")[0] or name, _quantity(name, value)) for name, value in facts.items()),
-        ("writes", ", ".join(str(path) for path in _names(planned, chosen))),
-    ]
-    out(table(row for row in rows if row[1]))
-    if "seconds" not in facts:
-        note(f"{edge.task} makes no forecast of its time")
-
-
-def _names(planned: Plan, chosen: Flags) -> list[str]:
-    from conjure.tasks.make import numbered
-
-    if chosen.output in (None, "-"):
-        return ["stdout"] if planned.output == "text" or chosen.output else ["nothing: add -o NAME"]
-    return [str(path) for path in numbered(chosen.output or "", 1 if chosen.grid else chosen.count)]
-
-
-def _brief(value: Any) -> str:
-    return repr(value) if isinstance(value, str) and (not value or " " in value) else str(value)
-
-
-def _quantity(name: str, value: Any) -> str:
-    if name.endswith("bytes"):
-        return size(value)
-    if name.endswith("seconds"):
-        return f"{value:.1f} s"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _writes(planned: Plan, chosen: Flags) -> str:
+    return "stdout" if planned.output == "text" or chosen.output else "nothing: add -o NAME"

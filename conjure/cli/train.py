@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 import click
 
+from conjure.cli import names
+from conjure.cli.names import completing
 from conjure.cli.render import note, out, paint, table
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -23,7 +26,7 @@ RECIPE is a name that `conjure recipes` lists, or a YAML file. a.b=c puts other 
 
 
 @click.command("train", epilog=TRAIN, context_settings=HELP)
-@click.argument("recipe", metavar="RECIPE")
+@click.argument("recipe", metavar="RECIPE", shell_complete=completing(names.recipes))
 @click.argument("assignments", nargs=-1, metavar="[A.B=C]...")
 @click.option("-o", "--output", metavar="FOLDER", help="Where the run and the model go. [default: runs/RECIPE]")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in the folder.")
@@ -36,14 +39,14 @@ def train(recipe: str, assignments: tuple[str, ...], output: str | None, resume:
     from conjure.tasks import training
 
     figures = training.train(recipe, *assignments, folder=output, resume=resume)
-    folder = output or training.default_folder(recipe)
-    out(json.dumps({"folder": str(folder), **figures}))
+    if os.environ.get("RANK", "0") == "0":  # under torchrun every process comes here
+        out(json.dumps({"folder": str(output or training.default_folder(recipe)), **figures}))
 
 
 @click.command(
     "recipes", epilog="\b\nExamples:\n  conjure recipes\n  conjure recipes shakespeare-char", context_settings=HELP
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing(names.recipes))
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def recipes(name: str | None, as_json: bool) -> None:
     """The recipes that come with conjure, with what they need and what came out.

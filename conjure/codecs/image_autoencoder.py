@@ -17,6 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conjure.core.errors import ConjureError
+
+DOWNSCALE = 8  # pixels per latent cell, by construction
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAutoencoderConfig:
@@ -27,8 +31,6 @@ class ImageAutoencoderConfig:
     decoder_blocks: int = 3
     fine_width: int = 48
     noise: float = 0.05  # standard deviation of noise put on latents in training: neighbours must decode alike
-
-    downscale = 8  # pixels per latent cell, by construction
 
 
 class ResidualBlock(nn.Module):
@@ -45,6 +47,11 @@ class ResidualBlock(nn.Module):
 
 
 class ImageAutoencoder(nn.Module):
+    """Pictures [B, C, H, W] in [-1, 1] <-> latents [B, Z, h, w]; `mean` and `std` [Z] are those of the raw latents."""
+
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, config: ImageAutoencoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -64,6 +71,7 @@ class ImageAutoencoder(nn.Module):
             nn.Conv2d(fine, config.channels * 16, 3, padding=1), nn.PixelShuffle(4),
         )
         for last in (self.encoder[-1], self.decoder[-2]):
+            assert isinstance(last, nn.Conv2d) and last.bias is not None
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.register_buffer("mean", torch.zeros(config.latent_channels))
@@ -71,7 +79,11 @@ class ImageAutoencoder(nn.Module):
 
     @torch.no_grad()
     def start_from(self, x_BCHW: Tensor) -> None:
-        """Set both matrices to the principal components of these pictures' patches."""
+        """Set both matrices to the principal components of these pictures' patches.
+
+        Legend: N patches, P values of a patch.
+        """
+        assert self.to_latent.bias is not None and self.from_latent.bias is not None
         patches_NP = F.pixel_unshuffle(x_BCHW, 8).movedim(1, -1).flatten(0, 2).double()
         mean_P = patches_NP.mean(0)
         centred_NP = patches_NP - mean_P
@@ -83,9 +95,11 @@ class ImageAutoencoder(nn.Module):
         self.from_latent.bias.copy_(mean_P)
 
     def encode(self, x_BCHW: Tensor) -> Tensor:
-        """Pixels in [-1, 1] -> normalised latents [B, Z, h, w]. Sides must be multiples of 8."""
-        if x_BCHW.shape[-1] % 8 or x_BCHW.shape[-2] % 8:
-            raise ValueError(f"expected sides that are multiples of 8, got {tuple(x_BCHW.shape[-2:])}")
+        """Pixels in [-1, 1] -> normalised latents [B, Z, h, w]. Sides must be multiples of 8: `ConjureError`."""
+        height, width = x_BCHW.shape[-2:]
+        if height % DOWNSCALE or width % DOWNSCALE:
+            raise ConjureError(f"expected sides that are multiples of {DOWNSCALE}, got {width} x {height} pixels",
+                               hint="pad or resize the picture")
         return (self._code(x_BCHW) - self.mean[:, None, None]) / self.std[:, None, None]
 
     def decode(self, z_BZhw: Tensor) -> Tensor:
@@ -113,6 +127,20 @@ class ImageAutoencoder(nn.Module):
         z_BZhw = self._code(x_BCHW)
         self.mean.copy_(z_BZhw.mean((0, 2, 3)))
         self.std.copy_(z_BZhw.std((0, 2, 3)).clamp_min(1e-6))
+
+    def flops(self, cells: int) -> float:
+        """Multiply-adds times two of encoding and decoding `cells` latent cells (H W / 64 for one picture)."""
+        c = self.config
+        coarse = (c.encoder_blocks + c.decoder_blocks) * 18 * c.width**2
+        coarse += c.width * (c.channels * 64 + 10 * c.latent_channels + 4 * c.fine_width)
+        coarse += 2 * c.channels * 64 * c.latent_channels
+        fine = 4 * (18 * c.fine_width**2 + 9 * c.fine_width * c.channels * 16)
+        return 2.0 * cells * (coarse + fine)
+
+
+def channels_last(network: ImageAutoencoder) -> ImageAutoencoder:
+    """The same network with its kernels laid out as the convolutions of a CPU like them."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def to_pixels(x_BCHW: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -60,7 +61,10 @@ class PictureWords:
             words = words[length:]
 
     def encode(self, captions: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, pages), both int64 [len(captions), length]; page -1 where a token names nothing. Longer ones are cut."""
+        """(rows, pages), both int64 [len(captions), length]; page -1 where a token names nothing.
+
+        What a caption has beyond `length` tokens, the start included, is cut off.
+        """
         rows = np.full((len(captions), length), PAD, np.int64)
         pages = np.full((len(captions), length), -1, np.int64)
         for b, caption in enumerate(captions):
@@ -71,6 +75,11 @@ class PictureWords:
                 else:
                     rows[b, t] = self._row.get(token, UNKNOWN)
         return rows, pages
+
+    def cut(self, caption: str, length: int) -> str:
+        """What `encode` leaves out of a caption: all beyond `length` tokens."""
+        left = list(self._tokens(caption))[length - 1 :]
+        return " ".join(token.phrase if isinstance(token, Name) else token for token in left)
 
     def unknown(self, caption: str) -> dict[str, list[str]]:
         """Words that were not learnt -> the nearest known ones."""
@@ -85,15 +94,32 @@ class PictureWords:
         return " ".join(shown)
 
     def save(self, folder: Path) -> None:
+        """folder/words.json, which holds everything but `spell`."""
         data = {"words": self.vocabulary[len(SPECIAL):],
                 "names": [[n.phrase, n.page, int(n.plural)] for n in self._name.values()]}
         write_atomic(Path(folder) / "words.json", (json.dumps(data, separators=(",", ":")) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path, spell: Callable[[str], str]) -> PictureWords:
+    def load(cls, folder: Path, spell: Callable[[str], str], *, pages: int = 0) -> PictureWords:
+        """What `save` wrote; `ConjureError` for anything else, or a name of a page at or beyond `pages`."""
         path = Path(folder) / "words.json"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(data["words"], [Name(phrase, page, bool(many)) for phrase, page, many in data["names"]], spell)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            words = [_checked(word, str) for word in _checked(data["words"], list)]
+            names = [Name(_checked(phrase, str), _checked(page, int), bool(many))
+                     for phrase, page, many in _checked(data["names"], list)]
+            beyond = [name.phrase for name in names if not 0 <= name.page < pages]
+            if beyond:
+                raise ValueError(f"the book has {pages} pages, none for {beyond[0]!r}")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConjureError(f"{path} is no vocabulary: {error!r}", hint="fetch or train the model again") from None
+        return cls(words, names, spell)
+
+
+T = TypeVar("T")
+
+
+def _checked(value: Any, kind: type[T]) -> T:
+    if type(value) is not kind:  # True is no page
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value

@@ -55,8 +55,9 @@ class Tokenizer:
 
     def token(self, index: int) -> str:
         """The piece with this id as text, special tokens by name."""
-        if index in self.backend.get_added_tokens_decoder():
-            return self.backend.id_to_token(index)
+        special = self.backend.get_added_tokens_decoder().get(index)
+        if special is not None:
+            return special.content
         return self.backend.decode([index], skip_special_tokens=False)
 
     def to_bytes(self) -> bytes:
@@ -83,13 +84,13 @@ class Tokenizer:
     def from_bytes(cls, data: bytes, name: str = FILE) -> Tokenizer:
         try:
             backend = Backend.from_buffer(data)
-        except Exception as error:  # the library raises plain Exception for whatever is wrong with a file
+        except ValueError as error:
             raise ConjureError(f"{name}: no valid tokenizer: {error}", hint="fetch or save the model again") from None
         return cls(backend)
 
 
 def train_bpe(texts: Iterable[str], size: int) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909; on bytes as in GPT-2) of `size` tokens, `<|end|>` being 0.
+    """Byte-level BPE of `size` tokens, of which `<|end|>` is 0 (Sennrich et al. 2016, arXiv 1508.07909).
 
     Any text can be encoded. `size` must be above 257: the bytes and `<|end|>`.
     """
@@ -122,6 +123,6 @@ def train_characters(text: str) -> Tokenizer:
     symbols = [END, UNKNOWN, *sorted(set(text))]
     backend = Backend(models.WordLevel({symbol: i for i, symbol in enumerate(symbols)}, unk_token=UNKNOWN))
     backend.add_special_tokens([AddedToken(END, special=True), AddedToken(UNKNOWN, special=True)])
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"(?s:.)"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     backend.decoder = decoders.Fuse()
     return Tokenizer(backend)

@@ -8,35 +8,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from conjure.codecs.picture_words import Name
-from conjure.data.digits import DigitSource
-from conjure.data.phrases import COUNTS, plural, spoken
-from conjure.data.scenes import GRAMMAR, Scene, SceneSource, Split, Thing
+from conjure.data.digits import NAMES, DigitSource
+from conjure.data.phrases import plural, spoken
+from conjure.data.scene_graph import GRAMMAR, Scene, Split, Thing
+from conjure.data.recolour import COLOURS
+from conjure.data.scenes import SceneSource
 
 
 @dataclass(frozen=True)
 class Example:
-    """`places` are the boxes of its things: (page, x, y, scale), canvas sides as unit."""
+    """`places` are those of its things: (page, x, y, scale, number of its colour), canvas sides as unit."""
 
     pixels: np.ndarray  # uint8 [H, W, C]
     caption: str
-    places: tuple[tuple[int, float, float, float], ...] = ()
+    places: tuple[tuple[int, float, float, float, int], ...] = ()
 
 
 class CaptionSource(Protocol):
-    grammar: Sequence[str]
-    names: list[Name]
-    pages: Sequence[np.ndarray]  # uint8 [H, W, C] each
-    prompts: Sequence[str]  # for previews
+    """Where a model that draws gets its examples from, and what its vocabulary is made of."""
+
+    @property
+    def grammar(self) -> Sequence[str]:
+        """Words that stand for themselves."""
+        ...
+
+    @property
+    def names(self) -> Sequence[Name]:
+        """Phrases that stand for pages."""
+        ...
+
+    @property
+    def pages(self) -> Sequence[np.ndarray]:
+        """Pictures uint8 [H, W, C]."""
+        ...
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """What previews show, an even number."""
+        ...
 
     def example(self, seed: int, index: int, split: Split = "train") -> Example:
         """A pure function of the arguments."""
         ...
+
+
+COLOUR_NUMBERS: dict[str | None, int] = {None: 0} | {name: k for k, name in enumerate(COLOURS, start=1)}
 
 
 class SceneCaptions:
@@ -49,21 +71,25 @@ class SceneCaptions:
     def __init__(self, scenes: SceneSource) -> None:
         self.scenes, self.grammar = scenes, sorted(GRAMMAR)
 
-    @cached_property
+    @property
     def names(self) -> list[Name]:
         """Every spoken name, its plural, and the synonyms that mean one pictogram alone."""
         own = [Name(spoken(p.name), i) for i, p in enumerate(self.scenes.pictograms)]
         other = [Name(w, i) for i, words in enumerate(self.scenes.synonyms) for w in words]
         return own + _plurals(own) + other + _plurals(other)
 
+    @property
+    def pages(self) -> Sequence[np.ndarray]:
+        return self._pages
+
     @cached_property
-    def pages(self) -> list[np.ndarray]:
+    def _pages(self) -> list[np.ndarray]:
         whole = (Scene("single", (Thing(i, 0.5, 0.5, 1.0),)) for i in range(len(self.scenes.pictograms)))
         return [self.scenes.paint(scene) for scene in whole]
 
     def example(self, seed: int, index: int, split: Split = "train") -> Example:
         scene = self.scenes.scene(seed, index, split)
-        places = tuple((t.concept, float(t.x), float(t.y), t.scale) for t in scene.things)
+        places = tuple((t.concept, t.x, t.y, t.scale, COLOUR_NUMBERS[t.colour]) for t in scene.things)
         return Example(self.scenes.paint(scene), self.scenes.caption(scene), places)
 
 
@@ -72,17 +98,15 @@ def _plurals(names: list[Name]) -> list[Name]:
 
 
 class DigitCaptions:
-    """Handwritten digits, called by their names: 'zero' to 'nine'."""
+    """Handwritten digits, grey, called by their names: 'zero' to 'nine'."""
 
-    words = ("zero", *(COUNTS[n] for n in range(1, 7)), "seven", "eight", "nine")
-    grammar = words
-    names: list[Name] = []
+    grammar = prompts = NAMES
+    names: Sequence[Name] = ()
     pages: Sequence[np.ndarray] = ()
-    prompts = words[:8]
 
     def __init__(self) -> None:
-        self.splits = {"train": DigitSource("train"), "test": DigitSource("test")}
+        self.digits = lru_cache(maxsize=2)(DigitSource)  # by split and seed
 
     def example(self, seed: int, index: int, split: Split = "train") -> Example:
-        pixels, label = self.splits[split].example(seed, index)
-        return Example(pixels[..., None], self.words[label])
+        pixels, digit = self.digits(split, seed).example(index)
+        return Example(pixels[..., None], NAMES[digit])

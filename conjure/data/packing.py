@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def cut(borders: Sequence[int], length: int) -> list[Piece]:
     Document d is tokens [borders[d], borders[d + 1]) of the stream.
     """
     pieces = []
-    for begin, end in zip(borders[:-1], borders[1:], strict=True):
+    for begin, end in pairwise(borders):
         pieces += [Piece(start, min(start + length + 1, end)) for start in range(begin, end - 1, length)]
     return pieces
 

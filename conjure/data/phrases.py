@@ -6,9 +6,11 @@ import re
 import unicodedata
 
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_IRREGULAR = {"person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth",
-              "mouse": "mice", "goose": "geese", "wolf": "wolves", "leaf": "leaves", "loaf": "loaves", "knife": "knives",
-              "ox": "oxen", "sheep": "sheep", "fish": "fish", "deer": "deer", "rice": "rice", "bread": "bread"}
+_IRREGULAR = {
+    "person": "people", "man": "men", "woman": "women", "child": "children", "foot": "feet", "tooth": "teeth",
+    "mouse": "mice", "goose": "geese", "wolf": "wolves", "leaf": "leaves", "loaf": "loaves", "knife": "knives",
+    "ox": "oxen", "sheep": "sheep", "fish": "fish", "deer": "deer", "rice": "rice", "bread": "bread",
+}
 _AN = re.compile(r"^(?:[aeio]|u(?!n[aeiou]|s[eaiu]|k|t[ei])|hour|heir|honest)")
 _PUNCTUATION = re.compile(r"[^\w+]+")
 
@@ -23,11 +25,12 @@ def spoken(name: str) -> str:
 
 
 def article(phrase: str) -> str:
+    """'an' before a vowel as it sounds: 'an hourglass', 'a unicorn'."""
     return "an" if _AN.match(phrase) else "a"
 
 
 def plural(noun: str) -> str:
-    """'box' -> 'boxes', 'woman' -> 'women'; the last word carries it."""
+    """'box' -> 'boxes', 'woman' -> 'women'; the last word carries it. What ends in a single s is taken for a plural."""
     head, _, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         last = _IRREGULAR[last]

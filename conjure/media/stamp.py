@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
 from conjure.core.errors import ConjureError
 from conjure.core.provenance import Record
@@ -89,7 +89,7 @@ def xmp(record: Record) -> str:
         "tool": f"conjure {record.version} ({record.model})",
         "source_type": record.source_type,
     }
-    return _XMP.format(**{name: escape(_NO_XML.sub("\ufffd", value)) for name, value in values.items()})
+    return _XMP.format(**{name: escape(_NO_XML.sub("\ufffd", value), quote=False) for name, value in values.items()})
 
 
 def parameters(record: Record, size: tuple[int, int]) -> str:

@@ -24,13 +24,13 @@ from conjure.nn.position import sincos_2d, timestep_embedding
 
 @dataclass(frozen=True, kw_only=True)
 class DiTConfig:
-    channels: int = 16
+    channels: int = 16  # of the latents; of the picture where there is no codec
     size: int = 16  # side of the latent grid
     patch: int = 2
     dim: int = 192
     layers: int = 6
     heads: int = 3
-    hidden: int = 768
+    hidden: int = 768  # width of the feed-forward layers
 
     def __post_init__(self) -> None:
         if self.size % self.patch or self.dim % self.heads or self.dim % 4:
@@ -38,6 +38,8 @@ class DiTConfig:
 
 
 class Block(nn.Module):
+    """Attention to pictures and context, then feed-forward, both shifted, scaled and gated by time."""
+
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         dim = config.dim
@@ -56,7 +58,8 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (time_B6D + self.offsets).unsqueeze(2).unbind(1)
         h_BND = self.norm_attention(x_BND) * (1 + scale_a) + shift_a
         q, k, v = rearrange(self.qkv(h_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        context_k, context_v = rearrange(self.context_kv(context_BSD), "b s (two h d) -> two b h s d", two=2, h=self.heads)
+        context_kv = rearrange(self.context_kv(context_BSD), "b s (two h d) -> two b h s d", two=2, h=self.heads)
+        context_k, context_v = context_kv
         k, v = torch.cat([k, context_k], dim=2), torch.cat([v, context_v], dim=2)
         mixed_BHND = attend(self.norm_q(q), self.norm_k(k), v, mask=mask_B11S)
         x_BND = x_BND + gate_a * self.out(rearrange(mixed_BHND, "b h n d -> b n (h d)"))
@@ -65,6 +68,8 @@ class Block(nn.Module):
 
 class DiT(nn.Module):
     """forward(x_BZhw, t_B, *context) -> [B, Z, h, w]; `t` is in [0, 1], the process's own clock."""
+
+    place_ND: Tensor
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -83,15 +88,17 @@ class DiT(nn.Module):
     def _initialise(self) -> None:
         """Gates start at one tenth rather than zero: a short training need not first learn to open them."""
         for module in (self.modulation[1], self.modulation_out[1], self.to_pixels):
+            assert isinstance(module, Linear)
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-            module.weight.adam = True  # small modulation tables are no place for orthogonal updates
+            _leave_to_adam(module.weight)
         for block in self.blocks:
-            block.offsets.adam = True
+            assert isinstance(block, Block)
+            _leave_to_adam(block.offsets)
             with torch.no_grad():
                 block.offsets[2].fill_(0.1)
                 block.offsets[5].fill_(0.1)
-        self.patches.weight.adam = True
+        _leave_to_adam(self.patches.weight)
 
     def forward(
         self, x_BZhw: Tensor, t_B: Tensor, context_BSD: Tensor, mask_BS: Tensor, summary_BD: Tensor,
@@ -115,9 +122,19 @@ class DiT(nn.Module):
         side = self.config.size // p
         return rearrange(out_BNP, "b (h w) (z p q) -> b z (h p) (w q)", h=side, w=side, p=p, q=p)
 
+    @property
+    def patch_count(self) -> int:
+        """N, the tokens of one picture."""
+        return (self.config.size // self.config.patch) ** 2
+
     def flops(self, batch: int, context: int) -> float:
         """Multiply-adds times two of one forward pass over `batch` pictures with `context` tokens each."""
-        c, n = self.config, (self.config.size // self.config.patch) ** 2
+        c, n = self.config, self.patch_count
         per_layer = n * (4 * c.dim**2 + 2 * c.dim * c.hidden) + context * 2 * c.dim**2 + 2 * n * (n + context) * c.dim
-        ends = 2 * n * c.dim * c.channels * c.patch**2 + 8 * c.dim**2
+        ends = 2 * n * c.dim * c.channels * c.patch**2 + 256 * c.dim + 9 * c.dim**2
         return 2.0 * batch * (c.layers * per_layer + ends)
+
+
+def _leave_to_adam(parameter: Tensor) -> None:
+    """Small tables, and what meets pixels, are no place for orthogonal updates."""
+    parameter.adam = True  # type: ignore[attr-defined]

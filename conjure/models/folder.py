@@ -61,7 +61,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def save_weights(folder: Path, name: str, weights: nn.Module | Mapping[str, Tensor], *, dtype: str = "float32") -> Path:
     """folder/name.safetensors; floating tensors are stored as `dtype`, others as they are."""
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    kept = {k: (v.to(DTYPES[dtype]) if v.is_floating_point() else v).detach().cpu().contiguous() for k, v in state.items()}
+    cast = {k: v.to(DTYPES[dtype]) if v.is_floating_point() else v for k, v in state.items()}
+    kept = {k: v.detach().cpu().contiguous() for k, v in cast.items()}
     path = Path(folder) / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, to_bytes(kept, metadata={"format": "pt"}))
@@ -69,7 +70,7 @@ def save_weights(folder: Path, name: str, weights: nn.Module | Mapping[str, Tens
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill every parameter and persistent buffer of `module` from `path`, and nothing else, cast to the module's types."""
+    """Fill every parameter and persistent buffer of `module` from `path`, cast to the module's types."""
     path = Path(path)
     if not path.exists():
         pickled = [p.name for pattern in PICKLES for p in path.parent.glob(pattern)]

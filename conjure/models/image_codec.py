@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from conjure.codecs.image_autoencoder import ImageAutoencoder, ImageAutoencoderConfig
+from conjure.codecs.image_autoencoder import ImageAutoencoder, ImageAutoencoderConfig, channels_last
 from conjure.core.config import from_dict
 from conjure.models.folder import load_weights, read_config
 
@@ -16,4 +14,5 @@ def load_codec(folder: Path) -> ImageAutoencoder:
     config = from_dict(ImageAutoencoderConfig, read_config(folder).get("codec", {}), where="codec")
     network = ImageAutoencoder(config)
     load_weights(network, folder / "codec.safetensors")
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
+    return channels_last(network)

@@ -31,26 +31,35 @@ STEPS = 24  # pages are kept in int8, this many steps to a standard deviation
 class PictureBookConfig:
     pages: int = 0  # 0: no book
     channels: int = 16
-    side: int = 16  # of a page, in latent cells
+    side: int = 16  # of a page, in latent cells; a multiple of 4
     points: int = 6  # side of a glimpse's grid of points
     reach: float = 1.25  # side of a glimpse, in patches
 
+    def __post_init__(self) -> None:
+        if self.side % 4:
+            raise ValueError(f"expected a side that 4 divides, got {self.side}")
+
 
 class PictureBook(nn.Module):
-    """forward(pages_BT, said_BTD, boxes_BM4, side) -> what every patch reads, [B, side * side, D].
+    """forward(pages_BT, said_BTD, things_BM5, side) -> what every patch reads, [B, side * side, D].
 
-    `boxes` [B, M, 4] are the things of a canvas: (token that names it or -1, x, y, scale). Where two overlap the later
-    one is seen; where there is none, nothing is added.
+    `things` [B, M, 5] are those of a canvas: (token that names it or -1, x, y, scale, colour). Where two overlap the
+    later one is seen; where there is none, nothing is added.
     """
 
-    def __init__(self, config: PictureBookConfig, dim: int) -> None:
+    table: Tensor
+
+    def __init__(self, config: PictureBookConfig, dim: int, colours: int) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("table", torch.zeros(config.pages, config.side**2, config.channels, dtype=torch.int8))
         self.read = Linear(config.points**2 * config.channels + 9, 2 * dim)
         self.said = Linear(dim, 2 * dim, bias=False)
+        self.colours = nn.Embedding(colours, 2 * dim)
+        nn.init.zeros_(self.colours.weight)
         self.mix = FeedForward(2 * dim, 4 * dim, activation="gelu", gated=False, bias=True)
         self.norm = RMSNorm(2 * dim)
+        self.paint = FeedForward(2 * dim, 6 * dim, activation="gelu", gated=False, bias=True)
         self.out = Linear(2 * dim, dim)
 
     def write(self, page: int, latent_ZSS: Tensor) -> None:
@@ -68,9 +77,9 @@ class PictureBook(nn.Module):
         cells = rearrange(self.open(pages_BT), "b t (y j x i) z -> b t y j x i z", y=4, x=4, j=s // 4, i=s // 4)
         return cells.mean((3, 5)).flatten(2) * (pages_BT >= 0).unsqueeze(-1)
 
-    def forward(self, pages_BT: Tensor, said_BTD: Tensor, boxes_BM4: Tensor, side: int) -> Tensor:
-        token_BM, box_BM3 = boxes_BM4[..., 0].long(), boxes_BM4[..., 1:]
-        steps = (torch.arange(side, device=boxes_BM4.device) + 0.5) / side
+    def forward(self, pages_BT: Tensor, said_BTD: Tensor, things_BM5: Tensor, side: int) -> Tensor:
+        token_BM, box_BM3, colour_BM = things_BM5[..., 0].long(), things_BM5[..., 1:4], things_BM5[..., 4].long()
+        steps = (torch.arange(side, device=things_BM5.device) + 0.5) / side
         centre_N2 = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).flatten(0, 1)
         away_BMN = (centre_N2 - box_BM3[:, :, None, :2]).abs().amax(-1)
         inside_BMN = (away_BMN < box_BM3[..., 2:] / 2 + 0.4 / side) & (token_BM >= 0).unsqueeze(-1)
@@ -80,11 +89,19 @@ class PictureBook(nn.Module):
         batch_B1 = torch.arange(len(thing_BN), device=thing_BN.device).unsqueeze(1)
         own_BN3 = box_BM3[batch_B1, thing_BN.clamp_min(0)]
         token_BN = token_BM[batch_B1, thing_BN.clamp_min(0)].clamp_min(0)
+        colour_BN = colour_BM[batch_B1, thing_BN.clamp_min(0)].clamp_min(0)
         page_BN = pages_BT[batch_B1, token_BN].clamp_min(0)
         glimpse = self._glimpse(page_BN, own_BN3, centre_N2, side)
         mixed = self.read(glimpse.to(said_BTD.dtype)) + self.said(said_BTD)[batch_B1, token_BN]
+        mixed = mixed + self.colours(colour_BN).to(mixed.dtype)
         mixed = self.norm(mixed + self.mix(mixed))
+        mixed = mixed + self.paint(mixed)
         return self.out(mixed) * covered_BN.unsqueeze(-1)
+
+    def flops(self, batch: int, patches: int, length: int) -> float:
+        """Multiply-adds times two of `batch` pictures of `patches` patches, with captions of `length` tokens."""
+        per_patch = sum(m.weight.numel() for m in (self.read, self.mix.up, self.mix.down, self.paint.up, self.paint.down, self.out))
+        return 2.0 * batch * (patches * per_patch + length * self.said.weight.numel())
 
     def _glimpse(self, page_BN: Tensor, box_BN3: Tensor, centre_N2: Tensor, side: int) -> Tensor:
         """Latents at the points of each patch's glimpse [B, N, P * P * Z], then where in the page the patch lies."""

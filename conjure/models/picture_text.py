@@ -13,6 +13,7 @@ Legend: B batch, T text tokens, K boxes of a name, C values of a page's cell, D 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -34,9 +35,21 @@ class PictureTextConfig:
     dim: int = 192
     layers: int = 2
     heads: int = 3
+    colours: int = 9  # that a thing can be asked to have; 0 is its own
+
+
+class Layout(NamedTuple):
+    """What a caption says of its named tokens, Q being the number of colours."""
+
+    boxes_BTK4: Tensor
+    """(logit that the box is used, x, y, scale), canvas sides as unit."""
+    colours_BTQ: Tensor
+    """Logits of the colour."""
 
 
 class TextBlock(nn.Module):
+    """Bidirectional attention and feed-forward, each normalised first."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -45,7 +58,8 @@ class TextBlock(nn.Module):
         self.feedforward = FeedForward(dim, 4 * dim, activation="gelu", gated=False, bias=True)
 
     def forward(self, x_BTD: Tensor, mask_B11T: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(self.norm_attention(x_BTD)), "b t (three h d) -> three b h t d", three=3, h=self.heads)
+        qkv_BTD = self.qkv(self.norm_attention(x_BTD))
+        q, k, v = rearrange(qkv_BTD, "b t (three h d) -> three b h t d", three=3, h=self.heads)
         x_BTD = x_BTD + self.out(rearrange(attend(q, k, v, mask=mask_B11T), "b h t d -> b t (h d)"))
         return x_BTD + self.feedforward(self.norm_feedforward(x_BTD))
 
@@ -65,6 +79,7 @@ class PictureText(nn.Module):
         self.summary = Linear(dim, dim)
         self.glance = Linear(cell_values, dim, bias=False) if cell_values else None
         self.places = Linear(dim, BOXES * 4) if cell_values else None
+        self.colours = Linear(dim, config.colours) if cell_values else None
 
     def forward(self, words_BT: Tensor, seen_BTC: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """words: rows of the word table; seen: what a token's page looks like on the whole, zero where it has none."""
@@ -79,8 +94,20 @@ class PictureText(nn.Module):
         summary_BD = self.summary((x_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1))
         return x_BTD, mask_BT, summary_BD
 
-    def layout(self, x_BTD: Tensor) -> Tensor:
-        """Where each token's thing goes: [B, T, K, 4] = (logit that the box is used, x, y, scale), canvas sides as unit."""
+    def layout(self, x_BTD: Tensor) -> Layout:
+        """Where each token's thing goes and in which colour, as the states of the text say."""
+        assert self.places is not None and self.colours is not None
+        return Layout(self._boxes(x_BTD), self.colours(x_BTD).float())
+
+    def _boxes(self, x_BTD: Tensor) -> Tensor:
+        """Where each token's thing goes: [B, T, K, 4] = (logit that the box is used, x, y, scale), in canvas sides."""
         assert self.places is not None
         raw_BTK4 = rearrange(self.places(x_BTD), "b t (k four) -> b t k four", four=4).float()
         return torch.cat([raw_BTK4[..., :1], raw_BTK4[..., 1:] * 0.25 + 0.5], dim=-1)
+
+    def flops(self, batch: int) -> float:
+        """Multiply-adds times two of reading `batch` captions, their layouts included."""
+        c, d = self.config, self.config.dim
+        beside = [m.weight.numel() for m in (self.glance, self.places) if m is not None]
+        per_layer = c.length * 12 * d**2 + 2 * c.length**2 * d
+        return 2.0 * batch * (c.layers * per_layer + c.length * sum(beside) + d**2)

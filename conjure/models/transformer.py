@@ -284,19 +284,25 @@ class Transformer(nn.Module):
         return at_T - (at_T * begins_BT).cummax(dim=1).values
 
     def _masks(self, ids_BT: Tensor, documents: Tensor | None, cache: Cache | None) -> dict[int, Tensor | None]:
-        """For each window in use, a bool mask that broadcasts to [B, H, T, S], or None where the causal triangle does."""
+        """Window -> bool mask that broadcasts to [B, H, T, S], or None where the causal triangle says it all."""
         T = ids_BT.shape[1]
         S = T + (cache.length if cache else 0)
         own = None
         if documents is not None:
             own = (documents[:, :, None] == documents[:, None, :])[:, None]
         elif cache is not None and cache.padded:
-            own = (torch.arange(S, device=ids_BT.device) >= cache.padding_B[:, None])[:, None, None]
+            real_BS = torch.arange(S, device=ids_BT.device) >= cache.padding_B[:, None]
+            # Padding reads whatever is there: were it to read nothing, its values would be no numbers, and 0 times
+            # such a value is none either.
+            own = (real_BS[:, None] | ~real_BS[:, S - T :, None])[:, None]
         masks: dict[int, Tensor | None] = {}
         for window in set(self.config.windows or (0,)):
             narrow = 0 < window < S
-            seen = causal_mask(T, S, ids_BT.device, window if narrow else 0) if narrow or own is not None else None
-            masks[window] = seen if own is None else own & seen
+            if own is None and not narrow:
+                masks[window] = None
+                continue
+            seen_TS = causal_mask(T, S, ids_BT.device, window if narrow else 0)
+            masks[window] = seen_TS if own is None else own & seen_TS
         return masks
 
     def flops(self, batch: int, length: int) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 class Linear(nn.Linear):
     """y = x W^T + b with weight and bias cast to x.dtype: weights stay float32, precision follows activations."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Linear gave it
         """`[..., in] -> [..., out]`"""
-        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.linear(input, self.weight.to(input.dtype), bias)

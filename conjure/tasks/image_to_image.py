@@ -13,8 +13,10 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from conjure.codecs.image_autoencoder import (
+    DOWNSCALE,
     ImageAutoencoder,
     ImageAutoencoderConfig,
+    channels_last,
     from_pixels,
     reconstruction_loss,
     to_pixels,
@@ -22,18 +24,19 @@ from conjure.codecs.image_autoencoder import (
 from conjure.core import seeds
 from conjure.core.config import to_dict
 from conjure.core.events import Event, Progress, Result
-from conjure.data.scenes import SceneSource, Split
+from conjure.data.scene_graph import Split
+from conjure.data.scenes import SceneSource
 from conjure.media.image import Image, grid
 from conjure.metrics.confidence import bootstrap_mean
 from conjure.metrics.psnr import psnr
 from conjure.models.folder import save_weights, write_config
 from conjure.models.image_codec import load_codec
 
-DOWNSCALE = 8
-
 
 @plain_dataclass(frozen=True, kw_only=True)
 class CodecData:
+    """Composed scenes of `size` pixels a side."""
+
     size: int = 128
 
 
@@ -43,6 +46,8 @@ class ReconstructOptions:
 
 
 class Reconstruct:
+    """Trains the autoencoder on composed scenes, and sends any picture through it."""
+
     Options = ReconstructOptions
     ModelConfig = ImageAutoencoderConfig
     DataConfig = CodecData
@@ -55,7 +60,7 @@ class Reconstruct:
     def create(cls, model: ImageAutoencoderConfig, data: CodecData, seed: int = 0) -> Reconstruct:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.derive(seed, "weights") % 2**32)
-            network = ImageAutoencoder(model).to(memory_format=torch.channels_last)
+            network = channels_last(ImageAutoencoder(model))
         task = cls(network, SceneSource.load(size=data.size), seed)
         network.start_from(from_pixels(task._scenes(range(256), "train")))
         return task
@@ -74,7 +79,7 @@ class Reconstruct:
         x_BCHW = from_pixels(batch["pixels"])
         c, side = self.network.config, x_BCHW.shape[-1] // DOWNSCALE
         noise = seeds.normal(batch["seeds"].tolist(), (c.latent_channels, side, side))
-        loss_B = reconstruction_loss((network or self.network)(x_BCHW, noise), x_BCHW)
+        loss_B = reconstruction_loss((self.network if network is None else network)(x_BCHW, noise), x_BCHW)
         return loss_B.sum(), torch.tensor(len(loss_B))
 
     def tokens(self, batch: dict[str, Tensor]) -> int:
@@ -82,13 +87,8 @@ class Reconstruct:
         return b * h * w // DOWNSCALE**2
 
     def flops(self, batch: dict[str, Tensor]) -> float:
-        """Three times the forward pass, whose convolutions are counted layer by layer."""
-        b, h, w, _ = batch["pixels"].shape
-        cells, c = h * w // DOWNSCALE**2, self.network.config
-        coarse = (c.encoder_blocks + c.decoder_blocks) * 18 * c.width**2
-        coarse += c.width * (c.channels * 64 + 10 * c.latent_channels + 4 * c.fine_width)
-        fine = 4 * (18 * c.fine_width**2 + 9 * c.fine_width * c.channels * 16)
-        return 6.0 * b * cells * (coarse + fine)
+        """Forward and backward: three times the forward pass."""
+        return 3 * self.network.flops(self.tokens(batch))
 
     def describe(self, batch: dict[str, Tensor]) -> str:
         b, h, w, _ = batch["pixels"].shape
@@ -118,7 +118,7 @@ class Reconstruct:
     ) -> None:
         """The latents' mean and deviation are measured with the weights that are saved."""
         if weights is not None:
-            self.network.load_state_dict(weights, strict=False)
+            self.network.load_state_dict(weights)
         self.network.normalise(from_pixels(self._scenes(range(256), "test")))
         write_config(folder, kind="image_autoencoder", task="reconstruct", network=self.network, card=card,
                      sections={"codec": to_dict(self.network.config)})
@@ -127,15 +127,15 @@ class Reconstruct:
     # ---------------------------------------------------------------- use
     @torch.no_grad()
     def generate(self, inputs: Sequence[Image], options: ReconstructOptions, seeds: Sequence[int]) -> Iterator[Event]:
-        """Every seed gives the same picture; its sides are padded to multiples of 8 and cut again."""
-        (picture,) = inputs
-        height, width = picture.pixels.shape[:2]
+        """Every seed gives the same picture, RGB; its sides are padded to multiples of 8 and cut again."""
+        (pixels_HWC,) = (picture.rgb() for picture in inputs)
+        height, width = pixels_HWC.shape[:2]
         edges = ((0, -height % DOWNSCALE), (0, -width % DOWNSCALE), (0, 0))
-        padded = np.pad(picture.pixels, edges, mode="edge")
+        padded = np.pad(pixels_HWC, edges, mode="edge")
         out = to_pixels(self.network.decode(self.network.encode(from_pixels(torch.from_numpy(padded)[None]))))
         yield Progress(1, 1, "picture")
         made = Image(out[0, :height, :width].numpy())
-        yield Result([made] * len(seeds), {"psnr_db": round(psnr(made.pixels, picture.pixels), 2)})
+        yield Result([made] * len(seeds), {"psnr_db": round(psnr(made.pixels, pixels_HWC), 2)})
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None

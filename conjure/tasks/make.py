@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,15 +196,22 @@ def weights(model: str | Path) -> str:
 
 
 def forecast(planned: Plan) -> dict[str, Any]:
-    """What the plan would take: the task's own forecast where it makes one, and the size of the weights."""
-    facts: dict[str, Any] = {}
-    edge, folder = planned.edges[-1], shelf.find(planned.models[-1])
+    """What the plan would take, at least: `memory_bytes` of the process, `seconds` of computing, start-up aside.
+
+    The weights are counted as float32; the rest is the task's own forecast, where it makes one.
+    """
+    edge, info = planned.edges[-1], shelf.info(planned.models[-1])
     estimate = getattr(resolve(edge), "forecast", None)
-    info = shelf.info(folder)
-    if info.parameters:
-        facts["parameters"] = info.parameters
-    facts["file_bytes"] = info.bytes
-    return facts | (estimate(folder, planned.options, len(planned.seeds)) if estimate else {})
+    own = dict(estimate(info.path, planned.options, len(planned.seeds))) if estimate else {}
+    memory = _resident_bytes() + 4 * info.parameters + own.pop("memory_bytes", 0)
+    return {"parameters": info.parameters, "file_bytes": info.bytes, "memory_bytes": memory, **own}
+
+
+def _resident_bytes() -> int:
+    """What this process, with its libraries, holds already."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _wanted(
@@ -219,13 +227,24 @@ def _wanted(
         raise ConjureError(f"'{to}' is no kind of medium", hint=suggest(to, table.kinds()))
     if output is not None and str(output) != "-":
         return kind_of(output)
-    trained = shelf.info(model).task if model is not None else ""
-    for edge in table.everything() if task or trained else table.TABLE:
-        if edge.inputs == kinds and task in (None, edge.task, edge.module) and (not trained or trained in edge.serves):
-            return edge.output
-    for edge in table.everything():
-        if task in (edge.task, edge.module) or edge.inputs == kinds:
-            return edge.output
+    return _usual(kinds, task, shelf.info(model).task if model is not None else "")
+
+
+def _usual(kinds: tuple[str, ...], task: str | None, trained: str) -> str:
+    """The kind that comes out where nothing names one: that of the task or the model, else the first in the table."""
+
+    def asked_for(edge: Edge) -> bool:
+        return (task is None or task in (edge.task, edge.module)) and (not trained or trained in edge.serves)
+
+    preferences: tuple[Callable[[Edge], bool], ...] = (
+        lambda edge: edge.inputs == kinds and asked_for(edge),
+        lambda edge: bool(task or trained) and asked_for(edge),
+        lambda edge: edge.inputs == kinds,
+    )
+    for fits in preferences:
+        for edges in (lambda: table.TABLE, table.plugins):
+            if found := next(filter(fits, edges()), None):
+                return found.output
     return "text"
 
 

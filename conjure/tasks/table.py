@@ -140,7 +140,7 @@ def named(name: str) -> Edge:
     found = next(filter(fits, TABLE), None) or next(filter(fits, plugins()), None)
     if found is not None:
         return found
-    names = dict.fromkeys(edge.module for edge in everything())
+    names = dict.fromkeys(name for edge in everything() for name in (edge.module, edge.task))
     raise ConjureError(f"no task is called '{name}'", hint=suggest(name, names))
 
 

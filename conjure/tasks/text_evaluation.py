@@ -16,7 +16,8 @@ from conjure.core.events import Event, Progress
 from conjure.data import fetch
 from conjure.data.archives import file
 from conjure.data.books import Document, book, documents, split
-from conjure.media.text import decode
+from conjure.media.text import read
+from conjure.metrics.confidence import Interval
 from conjure.metrics.likelihood import mapped, ratio_interval, token_nats
 from conjure.models.transformer import Transformer
 
@@ -44,13 +45,18 @@ def published(
     found: Figures = {}
     for name in data:
         prefix = "" if len(data) == 1 else f"{Path(name).stem}: "
-        for figure, facts in _measured(network, tokenizer, name, context, on_progress).items():
+        for figure, facts in _measured(network, tokenizer, name, sets, context, on_progress).items():
             found[prefix + figure] = facts
     return found
 
 
 def _measured(
-    network: Transformer, tokenizer: Tokenizer, name: str, context: int, on_progress: Callable[[Event], None] | None
+    network: Transformer,
+    tokenizer: Tokenizer,
+    name: str,
+    sets: Sequence[str],
+    context: int,
+    on_progress: Callable[[Event], None] | None,
 ) -> Figures:
     if name in WIKITEXT:
         text = file(fetch.path(WIKITEXT[0]), "valid.txt").decode("utf-8")
@@ -60,12 +66,15 @@ def _measured(
         )  # fmt: skip
     path = Path(name)
     if path.is_file():
-        text = decode(path.read_bytes(), name)
+        text = read(path).text
         text = book(text) if path.suffix == ".md" else text
         return measure(network, tokenizer, [Document(name, text)], name, context=context, on_progress=on_progress)
     if path.suffix:
         raise ConjureError(f"expected a text file or a data set, but {name} does not exist", hint="conjure list data")
-    return measure(network, tokenizer, documents([name]), name, context=context, on_progress=on_progress)
+    texts, what = documents([name]), name
+    if name in sets:  # the model has read the rest
+        texts, what = split(texts)[1], f"validation documents of {name}"
+    return measure(network, tokenizer, texts, what, context=context, on_progress=on_progress)
 
 
 def words(text: str) -> int:
@@ -112,13 +121,14 @@ def measure(
         sizes += [len(flat[at : at + CHUNK]) for at in range(0, len(flat), CHUNK)]
     size = sum(len(each.text.encode()) for each in texts)
     per_token = ratio_interval(nats, sizes)
-    protocol = f"{what}; windows of {context} tokens moving by {max(1, context // 2)}; 95 % bootstrap over {len(nats)} chunks"
+    step = max(1, context // 2)
+    protocol = f"{what}; windows of {context} tokens moving by {step}; 95 % bootstrap over {len(nats)} chunks"
 
     def scaled(units: float) -> Callable[[float], float]:
         return lambda value: value * total / units
 
-    def facts(interval: Any, n: int, more: str = "") -> dict[str, Any]:
-        return {"value": interval.value, "low": interval.low, "high": interval.high, "n": n, "protocol": protocol + more}
+    def facts(interval: Interval, n: int, more: str = "") -> dict[str, Any]:
+        return {**interval._asdict(), "n": n, "protocol": protocol + more}
 
     found = {
         "bits_per_byte": facts(mapped(per_token, scaled(size * math.log(2))), size, "; n is bytes"),
@@ -126,5 +136,6 @@ def measure(
     }
     if words:
         interval = mapped(mapped(per_token, scaled(words)), math.exp)
-        found = {"perplexity": facts(interval, words, "; exp of nats per word of the original, lines' ends counted")} | found
+        more = "; exp of nats per word of the original, line ends counted; n is words"
+        found = {"perplexity": facts(interval, words, more)} | found
     return found

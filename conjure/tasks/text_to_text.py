@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from conjure.codecs.tokenizer import Tokenizer, train_bpe, train_characters
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
+from conjure.core.device import read_rate
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Progress, Result
-from conjure.data.books import Document, documents, split, tokenize, trained_tokenizer
+from conjure.data.books import documents, split, tokenize, trained_tokenizer
 from conjure.data.packing import IGNORED, Packed
 from conjure.decoding.stream import stream
 from conjure.media.text import Text
@@ -42,12 +43,12 @@ class TextData:
 
 @dataclass(frozen=True, kw_only=True)
 class TextToTextOptions:
-    tokens: int = Field(200, ge=1, le=100_000, description="how many tokens to write (one is 3 to 4 letters)")
-    temperature: float = Field(0.8, ge=0, le=10, description="0 takes the likeliest token, more is bolder")
-    top_p: float = Field(0.95, ge=0, le=1, description="draw among the likeliest tokens of this total probability")
-    top_k: int = Field(0, ge=0, description="draw among so many likeliest tokens (0: all)")
-    min_p: float = Field(0.0, ge=0, le=1, description="leave out tokens this much less likely than the likeliest")
-    stop: tuple[str, ...] = Field((), description="end before this text; may be given several times")
+    tokens: int = Field(default=200, ge=1, le=100_000, description="how many tokens to write (one is 3 to 4 letters)")
+    temperature: float = Field(default=0.8, ge=0, le=10, description="0 takes the likeliest token, more is bolder")
+    top_p: float = Field(default=0.95, ge=0, le=1, description="draw among the likeliest tokens of this probability")
+    top_k: int = Field(default=0, ge=0, description="draw among so many likeliest tokens (0: all)")
+    min_p: float = Field(default=0.0, ge=0, le=1, description="leave out what is this much less likely than the best")
+    stop: tuple[str, ...] = Field(default=(), description="end before this text; may be given several times")
 
 
 class TextToText:
@@ -100,7 +101,7 @@ class TextToText:
 
     def loss(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """(summed cross-entropy in nats, number of targets)."""
-        run = network or self.network
+        run = self.network if network is None else network
         total = run(batch["ids"], documents=batch.get("documents"), targets=batch["targets"])
         return total, (batch["targets"] != IGNORED).sum()
 
@@ -157,11 +158,21 @@ class TextToText:
         self.tokenizer.save(folder)
 
     # ---------------------------------------------------------------- use
+    @staticmethod
+    def forecast(folder: Path, options: TextToTextOptions, count: int) -> dict[str, Any]:
+        """`seconds`: every token reads every weight once, as fast as memory gives them; `memory_bytes`: the cache."""
+        saved = read_config(folder)
+        config = from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model")
+        length = from_dict(TextData, saved.get("data", {}), where=f"{folder}: data").length
+        cache = 4 * 2 * count * config.layers * config.key_heads * config.width * min(length, options.tokens)
+        return {"memory_bytes": cache, "seconds": options.tokens * 4 * saved["parameters"] / read_rate()}
+
     def generate(self, inputs: Sequence[Text], options: TextToTextOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One text per seed, the prompt included; a single one comes piece by piece, several come whole."""
         prompt = "\n\n".join(each.text for each in inputs)
         if not prompt.strip():
-            raise ConjureError("expected a prompt, got an empty text", hint='for example: conjure make "Once upon a time"')
+            hint = 'for example: conjure make "Once upon a time"'
+            raise ConjureError("expected a prompt, got an empty text", hint=hint)
         texts = [prompt for _ in seeds]
         if len(seeds) == 1:
             yield Delta(prompt)
@@ -197,7 +208,3 @@ class TextToText:
 def _characters(texts: Iterator[str], size: int) -> Tokenizer:
     """The size follows from the text."""
     return train_characters("".join(texts))
-
-
-def _names(texts: Sequence[Document]) -> list[str]:
-    return [each.name for each in texts]

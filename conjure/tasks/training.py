@@ -25,11 +25,17 @@ def train(
     `assignments` are "train.steps=100" and the like. The folder is runs/NAME unless given; with `resume` a run that was
     stopped goes on. Returns the last loss and the validation figures.
     """
+    from conjure.tasks.cards import write_card
     from conjure.train.loop import train as loop
+    from conjure.train.recipe import find, header
 
     read, task = prepare(recipe, assignments)
     place = Path(folder) if folder is not None else default_folder(recipe)
-    return loop(task, read.train, place, resume=resume, seed=read.seed, recipe=read.settings())
+    figures = loop(task, read.train, place, resume=resume, seed=read.seed, recipe=read.settings())
+    if (place / "config.json").is_file():  # of several processes only the first one saves
+        file = find(recipe)
+        write_card(place, file, header(file), task.sets, figures)
+    return figures
 
 
 def check(recipe: str | Path, *assignments: str) -> list[Finding]:

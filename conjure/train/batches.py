@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from torch import Tensor
@@ -24,7 +24,7 @@ def chunks(step: int, batch: int, micro_batch: int, rank: int = 0, size: int = 1
 
 def built(
     build: Callable[[Sequence[int]], Batch], indices: Iterable[range], threads: int
-) -> Iterator[tuple[range, Batch]]:
+) -> Generator[tuple[range, Batch], None, None]:
     """Each of `indices` with its batch; `threads` threads build ahead (0: built when asked for).
 
     `build` must be a pure function of the indices, so the number of threads changes nothing.

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class State:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by name, not copied; parameters that modules share appear once."""
         found = {f"network.{name}": tensor.detach() for name, tensor in named_tensors(self.network).items()}
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.network.named_parameters()}
         for optimizer in self.optimizers:
             for parameter, values in optimizer.state.items():
                 found |= {f"optimizer.{names[parameter]}.{key}": value for key, value in values.items()}
@@ -74,14 +76,11 @@ def save(folder: Path, state: State, facts: Mapping[str, Any], *, world: World, 
         partial.mkdir(parents=True)
     world.wait()
     if world.size == 1:
-        tensors = {name: tensor.contiguous() for name, tensor in state.tensors().items()}
-        save_file(tensors, partial / "state.safetensors")
+        write_whole(state, partial / "state.safetensors")
     else:
         from torch.distributed import checkpoint as dcp
 
-        dcp.save(
-            state.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True)
-        )
+        dcp.save(state.tensors(), storage_writer=dcp.HuggingFaceStorageWriter(str(partial), save_distributed=True))
     world.wait()
     if world.first:
         about = {"format": FORMAT, "step": state.step, **facts}
@@ -91,6 +90,15 @@ def save(folder: Path, state: State, facts: Mapping[str, Any], *, world: World, 
             shutil.rmtree(old.rename(old.with_name(f".{old.name}.old")))
     world.wait()
     return final
+
+
+def write_whole(state: State, path: Path) -> None:
+    """One file with every tensor."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in state.tensors().items()}, path)
+    except (OSError, SafetensorError) as error:
+        hint = "the checkpoint before is untouched: make room and go on with --resume"
+        raise ConjureError(f"{path.parent.parent}: could not be written: {error}", hint=hint) from None
 
 
 def found(folder: Path) -> list[Path]:
@@ -144,11 +152,18 @@ def load(place: Path, state: State, settings: Mapping[str, Any], *, world: World
                 tensor.copy_(stored[name])
     else:
         from torch.distributed import checkpoint as dcp
+        from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
         reader = dcp.HuggingFaceStorageReader(str(place))
         about = reader.read_metadata().state_dict_metadata
-        check_tensors(place, {name: tensor.size for name, tensor in about.items()}, expected)
-        dcp.load(expected, storage_reader=reader, no_dist=world.size == 1)
+        check_tensors(
+            place,
+            {name: entry.size for name, entry in about.items() if isinstance(entry, TensorStorageMetadata)},
+            expected,
+        )
+        with warnings.catch_warnings():  # that one process reads alone is what we want
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+            dcp.load(expected, storage_reader=reader, no_dist=world.size == 1)
     state.step = facts["step"]
     return facts
 
@@ -171,8 +186,6 @@ def compare(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         return [
-            line
-            for key in keys
-            for line in compare(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            line for key in keys for line in compare(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
         ]
     return [] if old == new else [f"{path} was {old!r}, is {new!r}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -68,13 +69,12 @@ def joined(parallel: Parallel, device: torch.device) -> Iterator[World]:
             dist.destroy_process_group()
 
 
-def wrap(network: nn.Module, world: World) -> nn.Module:
-    """The network to call: itself, its DDP wrapper, or itself with its parameters cut up in place (FSDP2).
+def wrap(network: nn.Module, world: World, compiled: bool = False) -> nn.Module:
+    """What to call in training; `network` itself keeps the parameters.
 
-    Rank 0's initial weights are everyone's. FSDP2 gathers one entry of an outermost nn.ModuleList at a time.
+    FSDP2 cuts them up in place and gathers one entry of an outermost nn.ModuleList at a time; then comes
+    torch.compile, then DDP. Rank 0's initial weights are everyone's.
     """
-    if world.mode == "ddp":
-        return DistributedDataParallel(network)
     if world.mode == "fsdp":
         with torch.no_grad():
             for tensor in [*network.parameters(), *network.buffers()]:
@@ -82,7 +82,11 @@ def wrap(network: nn.Module, world: World) -> nn.Module:
         for block in outermost_blocks(network):
             fully_shard(block, reshard_after_forward=True)
         fully_shard(network, reshard_after_forward=True)
-    return network
+    called = network
+    if compiled:
+        called = copy.copy(network)  # shares all parameters; the task goes on evaluating the plain network
+        called.compile()
+    return DistributedDataParallel(called) if world.mode == "ddp" else called
 
 
 def outermost_blocks(network: nn.Module) -> list[nn.Module]:

@@ -23,13 +23,15 @@ def claimed(folder: Path, world: World, resume: bool) -> Iterator[None]:
         world.wait()
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "choose another folder"
+        raise ConjureError(f"{folder}: could not be made: {error.strerror}", hint=hint) from None
     with folder_lock(folder):
         checkpoint.clear(folder)
         if not resume and (place := checkpoint.latest(folder)):
-            raise ConjureError(
-                f"{folder} already holds a run, up to {place.name}", hint="--resume, or another folder"
-            )
+            raise ConjureError(f"{folder} already holds a run, up to {place.name}", hint="--resume, or another folder")
         world.wait()
         yield
 

@@ -74,9 +74,7 @@ def train(
         return {"train_loss": loss, **figures}
 
 
-def run_steps(
-    run: Run, report: Report | Silence, save: Callable[[], None], interrupted: threading.Event
-) -> float:
+def run_steps(run: Run, report: Report | Silence, save: Callable[[], None], interrupted: threading.Event) -> float:
     """Every step that is left, with what is due after each; returns the last loss."""
     config, state = run.config, run.state
     loss, saved_at = run.watch.losses[-1] if run.watch.losses else math.nan, time.monotonic()

@@ -84,9 +84,7 @@ def orthogonal_updates(updates: Mapping[nn.Parameter, Tensor]) -> dict[nn.Parame
         for parameter, matrix in zip(parameters, stack_KMN.unbind(), strict=True):
             matrix = matrix.view(whole[parameter].shape)
             if isinstance(parameter, DTensor):  # every rank computed the whole: each keeps its own part
-                matrix = distribute_tensor(
-                    matrix, parameter.device_mesh, parameter.placements, src_data_rank=None
-                )
+                matrix = distribute_tensor(matrix, parameter.device_mesh, parameter.placements, src_data_rank=None)
             done[parameter] = matrix
     return done
 
@@ -135,9 +133,7 @@ def build_optimizers(
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if groups:
-        built.append(
-            torch.optim.AdamW(groups, lr=lr if adam_lr is None else adam_lr, betas=betas, fused=True)
-        )
+        built.append(torch.optim.AdamW(groups, lr=lr if adam_lr is None else adam_lr, betas=betas, fused=True))
     for one in built:
         for group in one.param_groups:
             group["peak"] = group["lr"]

@@ -30,9 +30,7 @@ class Recipe:
         """(`task.ModelConfig`, `task.DataConfig`) filled from this recipe, strictly."""
         sections = [("model", task.ModelConfig), ("data", task.DataConfig)]
         # As fields of one class, so that a message names the key as it stands in the recipe: `model.dim`.
-        both = from_dict(
-            dataclasses.make_dataclass("Sections", sections, kw_only=True), self._sections(), where
-        )
+        both = from_dict(dataclasses.make_dataclass("Sections", sections, kw_only=True), self._sections(), where)
         return both.model, both.data
 
     def settings(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from conjure.core.device import matmul_rate
 from conjure.core.files import write_atomic
@@ -48,7 +49,9 @@ class Report:
         self.bar: Progress | None = None
         self.task = TaskID(0)
         if sys.stderr.isatty():
-            self.bar = Progress(BarColumn(30), TextColumn("{task.description}"), console=self.console)
+            self.bar = Progress(
+                BarColumn(20), TextColumn("{task.description}", table_column=Column()), console=self.console
+            )
             self.task = self.bar.add_task("starting", total=steps, completed=start)
             self.bar.start()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -56,13 +56,12 @@ class Run:
     """What to call: the state's network, or its wrapper."""
     watch: Watch
 
-    def micro_batches(self) -> Iterator[list[tuple[range, Batch]]]:
+    def micro_batches(self) -> Generator[list[tuple[range, Batch]], None, None]:
         """The examples of each step that is left, as this process takes them."""
         config, world = self.config, self.world
         size = config.micro_batch or config.batch
         plan = [
-            chunks(step, config.batch, size, world.rank, world.size)
-            for step in range(self.state.step, config.steps)
+            chunks(step, config.batch, size, world.rank, world.size) for step in range(self.state.step, config.steps)
         ]
         with closing(built(self.task.batch, chain.from_iterable(plan), config.prefetch)) as batches:
             for parts in plan:
@@ -112,8 +111,7 @@ class Run:
         network, state = self.task.network, self.state
         if network is not state.network:
             copy_weights(state.weights(), network)
-        here = state.ema is not None and network is state.network
-        averaged = state.ema.swapped() if here else nullcontext()
+        averaged = state.ema.swapped() if state.ema is not None and network is state.network else nullcontext()
         network.eval()
         with torch.no_grad(), averaged:
             yield
@@ -145,7 +143,7 @@ def begin(task: Trainable, config: Training, *, seed: int, device: torch.device,
         if hasattr(module, "compute_dtype"):  # what embeddings put out; the layers cast their weights to it
             module.compute_dtype = getattr(torch, config.precision)  # type: ignore[assignment]
     split = split_parameters(own)  # before FSDP2 puts its own parameters in place of these
-    network = wrap(own, world)
+    network = wrap(own, world, compiled=config.compile)
     parameters = dict(own.named_parameters())
     optimizers = build_optimizers(
         parameters, split, optimizer=config.optimizer, lr=config.lr, adam_lr=config.adam_lr,
@@ -153,8 +151,7 @@ def begin(task: Trainable, config: Training, *, seed: int, device: torch.device,
     )  # fmt: skip
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     state = State(own, optimizers, EMA(trained, config.ema) if config.ema else None)
-    callable_network = torch.compile(network) if config.compile else network
-    return Run(task, config, seed, device, world, state, callable_network, Watch(config.warmup))
+    return Run(task, config, seed, device, world, state, network, Watch(config.warmup))
 
 
 @dataclass

@@ -87,7 +87,7 @@ class Toy:
         rows, targets, seeds = [], [], []
         for index in indices:
             draw = rng(derive(self.seed, "example", index))
-            start, stride, hidden = draw.integers(0, VOCABULARY), draw.integers(1, 4), draw.integers(1, 6)
+            start, stride, hidden = (int(draw.integers(*span)) for span in ((0, VOCABULARY), (1, 4), (1, 6)))
             row = (start + stride * torch.arange(self.length + 1)) % VOCABULARY
             rows.append(row[:-1])
             targets.append(torch.where(torch.arange(self.length) < hidden, IGNORED, row[1:]))

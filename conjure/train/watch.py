@@ -26,9 +26,7 @@ class Watch:
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.high = 0
 
-    def check(
-        self, step: int, loss: float, norm: float, indices: Sequence[int], guilty: Sequence[int] = ()
-    ) -> None:
+    def check(self, step: int, loss: float, norm: float, indices: Sequence[int], guilty: Sequence[int] = ()) -> None:
         """`indices` are the examples of the step, `guilty` those whose own loss is no number, if known."""
         if not math.isfinite(loss) or not math.isfinite(norm):
             what = f"loss {loss:g}" if not math.isfinite(loss) else f"gradient norm {norm:g}"

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from conjure.cli.main import call
 from conjure.core import files
-from tests.cli.conftest import write_model
+from tests.conftest import write_model
 
 Refused = Callable[..., str]
 

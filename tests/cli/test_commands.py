@@ -140,6 +140,28 @@ def test_completion_is_a_script_of_that_shell(shell: str, capsys: Capture, tmp_p
         assert subprocess.run(["bash", "-n", tmp_path / "script"], check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("conjure rem", ["remake"]),
+        ("conjure make x --model starter/d", ["starter/daub"]),
+        ("conjure make x --task m", ["mirror"]),
+        ("conjure make x --to i", ["image"]),
+        ("conjure data path tiny", ["tinyshakespeare"]),
+        ("conjure eval starter/", ["starter/daub", "starter/parrot"]),
+    ],
+)
+def test_names_are_completed(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, line: str, completed: list[str]
+) -> None:
+    monkeypatch.setenv("_CONJURE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+    with pytest.raises(SystemExit):
+        call([])
+    assert capsys.readouterr().out.split() == [f"plain,{name}" for name in completed]
+
+
 def test_a_reader_that_goes_away_is_no_fault(workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     def gone(text: str = "") -> None:
         raise BrokenPipeError

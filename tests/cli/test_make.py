@@ -134,7 +134,7 @@ def test_plan_makes_nothing(workshop: Path, capsys: Capture) -> None:
     assert call(["make", "x", "-o", "a.png", "--plan", "--steps", "4"]) == 0
     said = capsys.readouterr().out
     assert list(workshop.iterdir()) == []
-    for part in ("text -> image (draw)", "starter/daub", "steps 4", "5.0 MB", "2.0 s", "a.png"):
+    for part in ("text -> image (draw)", "starter/daub", "steps 4", "at least 2 s", "a.png"):
         assert part in said
     assert call(["make", "x", "-o", "a.png", "--plan", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["forecast"]["seconds"] == 1.0

@@ -9,7 +9,7 @@ import pytest
 
 from conjure import media
 from conjure.cli.main import call
-from tests.cli.conftest import write_model
+from tests.conftest import write_model
 
 Capture = pytest.CaptureFixture[str]
 
@@ -23,8 +23,8 @@ def test_show_tells_how_a_file_was_made(workshop: Path, capsys: Capture) -> None
         "draw",
         "starter/daub",
         "a red apple",
-        "steps    3",
-        "seed     7",
+        "steps     3",
+        "seed        7",
         "trainedAlgorithmicMedia",
         "sha256:",
     ):

@@ -11,7 +11,7 @@ HEAVY = ("torch", "numpy", "PIL", "pydantic", "rich", "yaml", "tokenizers", "saf
 
 
 @pytest.mark.parametrize("line", [["--help"], ["list"], ["list", "models"], ["list", "samplers"], ["make", "--help"],
-                                  ["data", "list"], ["data", "path", "--help"]])  # fmt: skip
+                                  ["data", "list"], ["data", "path", "--help"], ["recipes"]])  # fmt: skip
 def test_commands_that_import_nothing_heavy(line: list[str]) -> None:
     code = (
         "import sys\nfrom conjure.cli.main import call\n"

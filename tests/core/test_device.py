@@ -61,3 +61,8 @@ def test_matmul_rate_is_measured_once() -> None:
     assert device.matmul_rate("float32", seconds=0.0) == first
     with pytest.raises(ConjureError, match="floating-point"):
         device.matmul_rate("int8")
+
+
+def test_memory_is_read_at_a_rate_that_is_measured_once() -> None:
+    assert 1e8 < device.read_rate() < 1e13  # bytes/s, between a very slow machine and none there is
+    assert device.read_rate() == device.read_rate()

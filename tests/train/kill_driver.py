@@ -1,6 +1,6 @@
 """Trains the toy in child processes that die by SIGKILL: python kill_driver.py FOLDER. Prints how each one ended.
 
-Children are forks of this process, which has imported torch and computed nothing, so each starts at once.
+Children are forks of this process, which has imported everything and has no threads, so each starts at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch._dynamo  # the optimisers import it when first used
+
+from conjure.core.device import matmul_rate
 from conjure.train import loop
 from conjure.train.toy import Toy
 
@@ -56,6 +60,8 @@ def ending(pid: int) -> str:
 
 
 def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    matmul_rate(torch.float32, device="cpu")
     endings = {"uninterrupted": ending(child(folder / "whole"))}
     chance = random.Random(0)
     cut = folder / "cut"

@@ -111,8 +111,8 @@ class Mirror:
 
 
 EDGES = (
-    Edge(("text",), "text", "continue", "tests.cli.stand_ins:Parrot", "starter/parrot", "says it again"),
-    Edge(("text",), "image", "draw", "tests.cli.stand_ins:Daub", "starter/daub", "paints"),
-    Edge(("image",), "image", "mirror", "tests.cli.stand_ins:Mirror", "starter/daub", "turns round", made_by=("draw",)),
+    Edge(("text",), "text", "continue", "tests.stand_ins:Parrot", "starter/parrot", "says it again"),
+    Edge(("text",), "image", "draw", "tests.stand_ins:Daub", "starter/daub", "paints"),
+    Edge(("image",), "image", "mirror", "tests.stand_ins:Mirror", "starter/daub", "turns round", made_by=("draw",)),
 )
 """All three live in one module, so their model folders name the task by its verb."""

@@ -1,0 +1,38 @@
+"""The feed-forward layer against its formula, for every activation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from conjure.core.seeds import normal
+from conjure.nn.feedforward import ACTIVATIONS, FeedForward
+
+SCALAR = {
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "gelu": lambda x: x * 0.5 * (1 + math.erf(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
+    "relu": lambda x: max(x, 0.0),
+    "relu2": lambda x: max(x, 0.0) ** 2,
+}
+
+
+def test_every_activation_is_covered() -> None:
+    assert set(SCALAR) == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", list(SCALAR))
+def test_feedforward(activation: str, gated: bool) -> None:
+    layer = FeedForward(4, 3, activation=activation, gated=gated, bias=True)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for i, parameter in enumerate(layer.parameters()):
+            parameter.copy_(normal([i], parameter.shape)[0])
+    x = normal([9], (2, 4))[0]
+    h = x @ layer.up.weight.T + layer.up.bias
+    bent = torch.tensor([[SCALAR[activation](v) for v in row] for row in h.tolist()])
+    wanted = (bent[:, :3] * h[:, 3:] if gated else bent) @ layer.down.weight.T + layer.down.bias
+    assert (layer(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
