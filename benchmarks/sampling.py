@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         folder = find(asked.model)
         kind = resolve(named("text_to_image"))
-        task, source = kind.load(folder), SceneSource.load()
+        task = kind.load(folder)
+        source = SceneSource.load(task.data.size)
     except ConjureError as error:
         raise SystemExit(f"error: {error}") from None
     facts = {

@@ -40,6 +40,9 @@ class Trainable(Protocol):
     network: torch.nn.Module
     """All parameters that train."""
 
+    sets: tuple[str, ...]
+    """Names of the data sets it trains on, for the model card."""
+
     causal: bool
     """True where `logits` at a position may depend on earlier positions only."""
 
@@ -79,7 +82,6 @@ class Trainable(Protocol):
         *,
         weights: dict[str, Tensor] | None = None,
         dtype: str = "float32",
-        card: str = "",
     ) -> None:
         """Writes the model folder, with `weights` (an average, say) in place of the network's own if
         given."""

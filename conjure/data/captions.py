@@ -16,9 +16,11 @@ import numpy as np
 from conjure.codecs.picture_words import Name
 from conjure.data.digits import NAMES, DigitSource
 from conjure.data.phrases import plural, spoken
-from conjure.data.scene_graph import GRAMMAR, Scene, Split, Thing
 from conjure.data.recolour import COLOURS
+from conjure.data.scene_graph import GRAMMAR, Scene, Split, Thing
 from conjure.data.scenes import SceneSource
+
+COLOUR_NUMBERS: dict[str | None, int] = {name: k for k, name in enumerate((None, *COLOURS))}
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,6 @@ class CaptionSource(Protocol):
     def example(self, seed: int, index: int, split: Split = "train") -> Example:
         """A pure function of the arguments."""
         ...
-
-
-COLOUR_NUMBERS: dict[str | None, int] = {None: 0} | {name: k for k, name in enumerate(COLOURS, start=1)}
 
 
 class SceneCaptions:

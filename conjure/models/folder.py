@@ -27,20 +27,14 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def write_config(
-    folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any], card: str = ""
+    folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any]
 ) -> None:
-    """config.json, and README.md where a card is given. `sections` are the resolved dataclasses as plain values.
-
-    The lines `licence:` and `summary:` of the card's front matter are repeated in config.json for listings.
-    """
-    said = dict(line.split(": ", 1) for line in card.partition("\n---\n")[0].splitlines() if ": " in line)
+    """config.json; `sections` are the resolved dataclasses as plain values. Licence and summary are the card's to add."""
     count = sum(p.numel() for p in network.parameters())
     data = {"format": FORMAT, "kind": kind, "task": task, "version": __version__, "parameters": count,
-            "licence": said.get("licence", "unstated"), "summary": said.get("summary", ""), **sections}
+            "licence": "unstated", "summary": "", **sections}
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "config.json", (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
-    if card:
-        write_atomic(folder / "README.md", card.encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class PainterConfig:
 class Painter(nn.Module):
     """forward(x_BZhw, t_B, words_BT, pages_BT, things_BM5) -> (output [B, Z, h, w], Layout, or None without a book).
 
-    `things` are (token that names it or -1, x, y, scale, colour). To draw, call `read` and `arrange` once and `dit` per step.
+    `things` are (token that names it or -1, x, y, scale, colour). To draw, call `read` and `arrange` once, then `dit`
+    per step.
     """
 
     def __init__(self, text: PictureTextConfig, book: PictureBookConfig, dit: DiTConfig) -> None:

@@ -100,7 +100,8 @@ class PictureBook(nn.Module):
 
     def flops(self, batch: int, patches: int, length: int) -> float:
         """Multiply-adds times two of `batch` pictures of `patches` patches, with captions of `length` tokens."""
-        per_patch = sum(m.weight.numel() for m in (self.read, self.mix.up, self.mix.down, self.paint.up, self.paint.down, self.out))
+        matrices = (self.read, self.mix.up, self.mix.down, self.paint.up, self.paint.down, self.out)
+        per_patch = sum(matrix.weight.numel() for matrix in matrices)
         return 2.0 * batch * (patches * per_patch + length * self.said.weight.numel())
 
     def _glimpse(self, page_BN: Tensor, box_BN3: Tensor, centre_N2: Tensor, side: int) -> Tensor:

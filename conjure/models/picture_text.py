@@ -97,17 +97,13 @@ class PictureText(nn.Module):
     def layout(self, x_BTD: Tensor) -> Layout:
         """Where each token's thing goes and in which colour, as the states of the text say."""
         assert self.places is not None and self.colours is not None
-        return Layout(self._boxes(x_BTD), self.colours(x_BTD).float())
-
-    def _boxes(self, x_BTD: Tensor) -> Tensor:
-        """Where each token's thing goes: [B, T, K, 4] = (logit that the box is used, x, y, scale), in canvas sides."""
-        assert self.places is not None
         raw_BTK4 = rearrange(self.places(x_BTD), "b t (k four) -> b t k four", four=4).float()
-        return torch.cat([raw_BTK4[..., :1], raw_BTK4[..., 1:] * 0.25 + 0.5], dim=-1)
+        boxes_BTK4 = torch.cat([raw_BTK4[..., :1], raw_BTK4[..., 1:] * 0.25 + 0.5], dim=-1)
+        return Layout(boxes_BTK4, self.colours(x_BTD).float())
 
     def flops(self, batch: int) -> float:
         """Multiply-adds times two of reading `batch` captions, their layouts included."""
         c, d = self.config, self.config.dim
-        beside = [m.weight.numel() for m in (self.glance, self.places) if m is not None]
+        beside = [m.weight.numel() for m in (self.glance, self.places, self.colours) if m is not None]
         per_layer = c.length * 12 * d**2 + 2 * c.length**2 * d
         return 2.0 * batch * (c.layers * per_layer + c.length * sum(beside) + d**2)

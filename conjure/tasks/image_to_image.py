@@ -32,6 +32,8 @@ from conjure.metrics.psnr import psnr
 from conjure.models.folder import save_weights, write_config
 from conjure.models.image_codec import load_codec
 
+MEASURED = 256  # scenes from which principal components, latents' spread and figures are taken
+
 
 @plain_dataclass(frozen=True, kw_only=True)
 class CodecData:
@@ -51,6 +53,7 @@ class Reconstruct:
     Options = ReconstructOptions
     ModelConfig = ImageAutoencoderConfig
     DataConfig = CodecData
+    sets = ("noto_emoji",)
     causal = False
 
     def __init__(self, network: ImageAutoencoder, source: SceneSource | None = None, seed: int = 0) -> None:
@@ -62,7 +65,7 @@ class Reconstruct:
             torch.manual_seed(seeds.derive(seed, "weights") % 2**32)
             network = channels_last(ImageAutoencoder(model))
         task = cls(network, SceneSource.load(size=data.size), seed)
-        network.start_from(from_pixels(task._scenes(range(256), "train")))
+        network.start_from(from_pixels(task._scenes(range(MEASURED), "train")))
         return task
 
     @classmethod
@@ -102,7 +105,7 @@ class Reconstruct:
 
     @torch.no_grad()
     def evaluate(self, limit: int | None = None) -> dict[str, float]:
-        pixels = self._scenes(range(limit or 256), "test")
+        pixels = self._scenes(range(limit or MEASURED), "test")
         x_BCHW = from_pixels(pixels)
         out_BCHW = torch.cat([self.network(part) for part in x_BCHW.split(16)])
         loss = reconstruction_loss(out_BCHW, x_BCHW).mean().item()
@@ -113,14 +116,12 @@ class Reconstruct:
         assert self.source is not None
         return torch.from_numpy(np.stack([self.source.paint(self.source.scene(self.seed, i, split)) for i in indices]))
 
-    def save(
-        self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32", card: str = ""
-    ) -> None:
+    def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
         """The latents' mean and deviation are measured with the weights that are saved."""
         if weights is not None:
             self.network.load_state_dict(weights)
-        self.network.normalise(from_pixels(self._scenes(range(256), "test")))
-        write_config(folder, kind="image_autoencoder", task="reconstruct", network=self.network, card=card,
+        self.network.normalise(from_pixels(self._scenes(range(MEASURED), "test")))
+        write_config(folder, kind="image_autoencoder", task="reconstruct", network=self.network,
                      sections={"codec": to_dict(self.network.config)})
         save_weights(folder, "codec", self.network, dtype=dtype)
 
@@ -142,7 +143,7 @@ class Reconstruct:
     ) -> dict[str, dict[str, Any]]:
         """PSNR over held-out composed scenes."""
         self.source = self.source or SceneSource.load()
-        pixels = self._scenes(range(256), "test")
+        pixels = self._scenes(range(MEASURED), "test")
         with torch.no_grad():
             out = torch.cat([to_pixels(self.network(from_pixels(part))) for part in pixels.split(16)])
         value, low, high = bootstrap_mean(_psnr(out, pixels), seed=0)

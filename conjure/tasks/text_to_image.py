@@ -24,7 +24,7 @@ from conjure.core.device import matmul_rate
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.core.shelf import find
-from conjure.data.captions import CaptionSource, DigitCaptions, Example, SceneCaptions
+from conjure.data.captions import COLOUR_NUMBERS, CaptionSource, DigitCaptions, Example, SceneCaptions
 from conjure.data.phrases import spoken
 from conjure.data.scenes import SceneSource
 from conjure.diffusion.guidance import guided
@@ -36,6 +36,7 @@ from conjure.models.dit import DiT
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.image_codec import load_codec
 from conjure.models.painter import Painter, PainterConfig, layout_loss, named_places
+from conjure.models.picture_text import Layout
 from conjure.tasks.digit_evaluation import recognised
 from conjure.tasks.picture_evaluation import compositions, known_things
 
@@ -76,6 +77,10 @@ class TextToImage:
         self.config, self.network, self.words, self.codec = config, network, words, codec
         self.source, self.data, self.seed = source, data or CaptionData(), seed
 
+    @property
+    def sets(self) -> tuple[str, ...]:
+        return ("noto_emoji",) if self.data.source == "scenes" else ("mnist",)
+
     @classmethod
     def create(cls, model: PainterConfig, data: CaptionData, seed: int = 0) -> TextToImage:
         """A new model. The vocabulary and the book come from the data; the recipe's `vocab` and `pages` must agree."""
@@ -84,8 +89,9 @@ class TextToImage:
             source = SceneCaptions(SceneSource.load(data.size))
         words = PictureWords(source.grammar, source.names if model.book.pages else [], spoken)
         for key, wanted, got in (("text.vocab", len(words.vocabulary), model.text.vocab),
+                                 ("text.colours", len(COLOUR_NUMBERS), model.text.colours),
                                  ("book.pages", len(source.pages), model.book.pages)):
-            if got != wanted and not (key == "book.pages" and got == 0):
+            if got != wanted and (model.book.pages or key == "text.vocab"):
                 raise ConjureError(f"model.{key} is {got}, the data have {wanted}", hint=f"model.{key}={wanted}")
         codec = load_codec(find(model.codec)) if model.codec else None
         with torch.random.fork_rng(devices=[]):
@@ -125,7 +131,6 @@ class TextToImage:
         return self._tensors(examples, told, own)
 
     def _tensors(self, examples: Sequence[Example], told: Sequence[bool], own: Sequence[int]) -> dict[str, Tensor]:
-        """`things` [B, M, 4]: (token that names the thing, x, y, scale), -1 where there is none or nothing was told."""
         captions = [e.caption if tell else "" for e, tell in zip(examples, told, strict=True)]
         rows, pages = self.words.encode(captions, self.config.text.length)
         words_BT, pages_BT = torch.from_numpy(rows), torch.from_numpy(pages)
@@ -147,7 +152,7 @@ class TextToImage:
         noise = randomness.normal(own, x0.shape[1:]).to(x0.device, x0.dtype)
         t_B = self.config.flow.time(randomness.uniform(own)).to(x0.device)
         told = batch["words"], batch["pages"], batch["things"]
-        layout: list[Tensor | None] = []
+        layout: list[Layout | None] = []
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             out, places = painter(x, t, *told)
@@ -170,7 +175,7 @@ class TextToImage:
         """Captions as the network reads them, and where their things are."""
         lines = [f"{len(batch['x'])} pictures as {tuple(batch['x'].shape[1:])}; every value carries loss. Captions:"]
         for *told, things in zip(*(batch[key].tolist() for key in ("words", "pages", "things")), strict=True):
-            places = [f"{x:.2f} {y:.2f} x{scale:.2f}" for token, x, y, scale in things if token >= 0]
+            places = [f"{x:.2f} {y:.2f} x{scale:.2f}" for token, x, y, scale, _ in things if token >= 0]
             lines.append("  " + self.words.read(*told) + (f"   at {', '.join(places)}" if places else ""))
         return "\n".join(lines)
 
@@ -193,10 +198,8 @@ class TextToImage:
             total += self.loss(batch)[0].item()
         return {"loss": total / len(indices)}
 
-    def save(
-        self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32", card: str = ""
-    ) -> None:
-        write_config(folder, kind="painter", task="draw", network=self.network, card=card, sections={
+    def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
+        write_config(folder, kind="painter", task="draw", network=self.network, sections={
             "model": to_dict(self.config), "data": to_dict(self.data),
             **({"codec": to_dict(self.codec.config)} if self.codec is not None else {})})
         save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)

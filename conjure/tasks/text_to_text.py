@@ -64,6 +64,10 @@ class TextToText:
         self.network, self.tokenizer, self.data, self.seed = network, tokenizer, data, seed
         self.training, self.validation, self.bytes_per_token = training, validation, bytes_per_token
 
+    @property
+    def sets(self) -> tuple[str, ...]:
+        return self.data.sets
+
     @classmethod
     def create(cls, model: TransformerConfig, data: TextData, seed: int = 0) -> TextToText:
         """A new model. The tokenizer is trained on the training documents; the recipe's `vocab` must be its size."""
@@ -147,12 +151,10 @@ class TextToText:
             "bits_per_byte": figures.bits_per_byte, "loss": total / count, "perplexity": figures.token_perplexity
         }  # fmt: skip
 
-    def save(
-        self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32", card: str = ""
-    ) -> None:
+    def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
         sections = {"model": to_dict(self.network.config), "data": to_dict(self.data)}
         write_config(
-            folder, kind="transformer", task="text_to_text", network=self.network, card=card, sections=sections
+            folder, kind="transformer", task="text_to_text", network=self.network, sections=sections
         )
         save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
         self.tokenizer.save(folder)

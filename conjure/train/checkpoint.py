@@ -101,6 +101,15 @@ def write_whole(state: State, path: Path) -> None:
         raise ConjureError(f"{path.parent.parent}: could not be written: {error}", hint=hint) from None
 
 
+def read_whole(path: Path) -> dict[str, Tensor]:
+    """Every tensor of one file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        hint = f"remove {path.parent} to use the checkpoint before"
+        raise ConjureError(f"{path}: not a whole safetensors file: {error}", hint=hint) from None
+
+
 def found(folder: Path) -> list[Path]:
     """The complete checkpoints of a training folder, oldest first."""
     places = (folder / "checkpoints").glob("step-*")
@@ -145,7 +154,7 @@ def load(place: Path, state: State, settings: Mapping[str, Any], *, world: World
     expected = state.tensors()
     files = sorted(place.glob("*.safetensors"))
     if world.size == 1 and len(files) == 1:
-        stored = load_file(files[0])
+        stored = read_whole(files[0])
         check_tensors(place, {name: tensor.shape for name, tensor in stored.items()}, expected)
         with torch.no_grad():
             for name, tensor in expected.items():

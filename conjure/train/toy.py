@@ -75,6 +75,7 @@ class Toy:
     How many differs from example to example, so that a mean of means would not be the mean.
     """
 
+    sets = ()
     causal = True
 
     def __init__(self, seed: int = 0, *, dim: int = 16, depth: int = 2, length: int = 12) -> None:
@@ -132,7 +133,6 @@ class Toy:
         *,
         weights: dict[str, Tensor] | None = None,
         dtype: str = "float32",
-        card: str = "",
     ) -> None:
         chosen = weights if weights is not None else dict(self.network.state_dict())
         kept = {name: tensor.to(getattr(torch, dtype)).contiguous() for name, tensor in chosen.items()}

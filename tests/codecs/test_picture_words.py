@@ -76,6 +76,7 @@ def test_save_and_load(words: PictureWords, tmp_path: Path) -> None:
         for one, other in zip(words.encode([caption], 9), again.encode([caption], 9), strict=True):
             assert (one == other).all()
     assert NAMES in again.encode(["fires"], 3)[0]
+    (tmp_path / "again").mkdir()
     again.save(tmp_path / "again")
     assert (tmp_path / "again/words.json").read_bytes() == (tmp_path / "words.json").read_bytes()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conjure.data.captions import DigitCaptions, SceneCaptions
+from conjure.data.captions import COLOUR_NUMBERS, DigitCaptions, SceneCaptions
 from conjure.data.digits import NAMES
 from conjure.data.phrases import spoken
 from conjure.data.scene_graph import BACKGROUNDS
@@ -31,7 +31,7 @@ def test_an_example_is_a_scene_its_caption_and_its_places() -> None:
     for index in range(40):
         scene, example = shapes().scene(3, index, "test"), captions.example(3, index, "test")
         assert np.array_equal(example.pixels, shapes().paint(scene)) and example.caption == shapes().caption(scene)
-        assert example.places == tuple((t.concept, t.x, t.y, t.scale) for t in scene.things)
+        assert example.places == tuple((t.concept, t.x, t.y, t.scale, COLOUR_NUMBERS[t.colour]) for t in scene.things)
         again = SceneCaptions(shapes()).example(3, index, "test")
         assert again.caption == example.caption and np.array_equal(again.pixels, example.pixels)
 

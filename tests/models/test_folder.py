@@ -107,13 +107,11 @@ def test_no_weights(tmp_path: Path) -> None:
 
 
 def test_config(tmp_path: Path) -> None:
-    card = "---\nlicence: CC0-1.0\nsummary: a test\n---\n# Card\n"
-    write_config(tmp_path, kind="k", task="t", network=network(), sections={"model": {"dim": 8}}, card=card)
+    write_config(tmp_path, kind="k", task="t", network=network(), sections={"model": {"dim": 8}})
     saved = read_config(tmp_path)
     assert saved["format"] == 1 and saved["kind"] == "k" and saved["task"] == "t" and saved["model"] == {"dim": 8}
     assert saved["parameters"] == sum(p.numel() for p in network().parameters())
-    assert saved["licence"] == "CC0-1.0" and saved["summary"] == "a test"
-    assert (tmp_path / "README.md").read_text() == card
+    assert saved["licence"] == "unstated" and saved["summary"] == ""
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", json.dumps({"format": 99}), "\xff"])

@@ -16,7 +16,7 @@ D, SIDE = 16, 4
 
 
 def book(seed: int = 0) -> PictureBook:
-    network = PictureBook(CONFIG, D)
+    network = PictureBook(CONFIG, D, colours=4)
     with torch.no_grad():
         for k, parameter in enumerate(network.parameters()):
             parameter.copy_(0.3 * normal([seed + k], parameter.shape)[0])
@@ -29,8 +29,8 @@ def picture(page: int) -> Tensor:
     return normal([100 + page], (3, 8, 8))[0]
 
 
-def boxes(*rows: tuple[float, float, float, float]) -> Tensor:
-    return torch.tensor([rows])
+def boxes(*rows: tuple[float, float, float, float], colour: int = 0) -> Tensor:
+    return torch.tensor([[(*row, colour) for row in rows]])
 
 
 PAGES, SAID = torch.tensor([[-1, 2, -1, 4]]), normal([7], (4, D))
@@ -102,6 +102,12 @@ def test_what_is_read_is_the_page_and_what_is_said() -> None:
     assert (network(PAGES, SAID + 1, box, SIDE) - read).abs().max() > 1e-3
     network.write(2, picture(0))
     assert (network(PAGES, SAID, box, SIDE) - read).abs().max() > 1e-3
+
+
+def test_a_new_book_has_not_learnt_its_colours() -> None:
+    for network, differs in ((PictureBook(CONFIG, D, colours=4), False), (book(), True)):
+        one, other = (network(PAGES, SAID, boxes((1, 0.5, 0.5, 1.0), colour=k), SIDE) for k in (0, 3))
+        assert ((one - other).abs().max() > 1e-3) == differs
 
 
 def test_no_thing_nothing_read() -> None:

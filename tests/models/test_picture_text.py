@@ -63,20 +63,21 @@ def test_what_a_page_looks_like_matters_where_a_token_names_it() -> None:
 
 def test_layout_of_a_new_one_is_the_middle() -> None:
     network = random()
-    assert network.places is not None
+    assert network.places is not None and network.colours is not None
     states = network(WORDS, seen())[0]
-    layout = network.layout(states)
-    assert layout.shape == (2, 7, BOXES, 4)
+    layout, colours = network.layout(states)
+    assert layout.shape == (2, 7, BOXES, 4) and colours.shape == (2, 7, CONFIG.colours)
     raw = (states @ network.places.weight.T + network.places.bias).view(2, 7, BOXES, 4)
     assert close(layout[..., 0], raw[..., 0]) and close(layout[..., 1:], raw[..., 1:] / 4 + 0.5)
+    assert close(colours, states @ network.colours.weight.T + network.colours.bias)
     network.places.weight.zero_()
     network.places.bias.zero_()
-    assert (network.layout(states)[..., 1:] == 0.5).all()
+    assert (network.layout(states).boxes_BTK4[..., 1:] == 0.5).all()
 
 
 def test_words_alone_need_no_book() -> None:
     names = {name for name, _ in random(0).named_parameters()}
-    assert not any("glance" in name or "places" in name for name in names)
+    assert not any(part in name for part in ("glance", "places", "colours") for name in names)
     assert random(0)(WORDS)[0].shape == (2, 7, 16)
 
 

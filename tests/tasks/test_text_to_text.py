@@ -110,7 +110,7 @@ def test_saved_loaded_and_measured_again(task: TextToText, tmp_path: Path) -> No
     learnt(task)
     after = task.evaluate()["bits_per_byte"]
     assert after < before / 2
-    task.save(tmp_path / "model", card="---\nlicence: CC0-1.0\nsummary: tales\n---\n")
+    task.save(tmp_path / "model")
     loaded = TextToText.load(tmp_path / "model")
     told: list[Progress] = []
     figures = loaded.evaluate_published([], told.append)  # type: ignore[arg-type]

@@ -79,6 +79,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, toy: Toy, config: Tra
     assert all(torch.equal(tensor, before[name]) for name, tensor in other.state.tensors().items())
 
 
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
+    run = run_of(Toy(0))
+    place = save(tmp_path, run)
+    path = place / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ConjureError, match="not a whole safetensors file"):
+        load(place, run)
+
+
 def test_a_broken_fact_file_is_an_error(tmp_path: Path) -> None:
     run = run_of(Toy(0))
     place = save(tmp_path, run)
