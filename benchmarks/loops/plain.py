@@ -60,7 +60,6 @@ class GPT(nn.Module):
 
 def run(work: Work, fused: bool = False) -> Timed:
     """nanoGPT leaves AdamW unfused on CPUs; `fused` gives it the faster one."""
-    torch.set_num_threads(work.threads)
     torch.manual_seed(0)
     model = GPT(work)
     matrices = [p for p in model.parameters() if p.ndim >= 2]

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -57,7 +58,7 @@ class CaptionData:
 class TextToImageOptions:
     """How a picture is drawn."""
 
-    steps: int = Field(default=12, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
+    steps: int = Field(default=8, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
     guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
     negative: str = Field(default="", description="what the picture should not show (needs --guidance above 1)")
     size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
@@ -98,13 +99,13 @@ class TextToImage:
             torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
             network = Painter(model.text, model.book, model.dit)
         task = cls(model, network, words, codec, source=source, data=data, seed=seed)
-        shape = tuple(task._encode(torch.from_numpy(source.example(seed, 0).pixels)[None]).shape[1:])
+        shape = tuple(task._encode([source.example(seed, 0).pixels]).shape[1:])
         if shape != (model.dit.channels, model.dit.size, model.dit.size):
             raise ConjureError(f"the pictures come as {shape}, model.dit has {model.dit.channels} channels and side "
                                f"{model.dit.size}", hint="data.size, the codec and model.dit belong together")
         if network.book is not None:
             for page, pixels in enumerate(source.pages):
-                network.book.write(page, task._encode(torch.from_numpy(pixels)[None])[0])
+                network.book.write(page, task._encode([pixels])[0])
         return task
 
     @classmethod
@@ -133,14 +134,13 @@ class TextToImage:
     def _tensors(self, examples: Sequence[Example], told: Sequence[bool], own: Sequence[int]) -> dict[str, Tensor]:
         captions = [e.caption if tell else "" for e, tell in zip(examples, told, strict=True)]
         rows, pages = self.words.encode(captions, self.config.text.length)
-        words_BT, pages_BT = torch.from_numpy(rows), torch.from_numpy(pages)
-        pixels = torch.stack([torch.from_numpy(e.pixels) for e in examples])
-        return {"x": self._encode(pixels), "words": words_BT, "pages": pages_BT,
-                "things": named_places(pages_BT, [e.places for e in examples]), "seeds": torch.tensor(list(own))}
+        things_BK5 = named_places(torch.from_numpy(pages), [e.places for e in examples])
+        return {"x": self._encode([e.pixels for e in examples]), "words": torch.from_numpy(rows),
+                "pages": torch.from_numpy(pages), "things": things_BK5, "seeds": torch.tensor(list(own))}
 
     @torch.no_grad()
-    def _encode(self, pixels_BHWC: Tensor) -> Tensor:
-        x_BCHW = from_pixels(pixels_BHWC)
+    def _encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        x_BCHW = from_pixels(torch.from_numpy(np.stack(pictures)))
         return self.codec.encode(x_BCHW).contiguous() if self.codec is not None else x_BCHW
 
     def _decode(self, x_BZhw: Tensor) -> Tensor:

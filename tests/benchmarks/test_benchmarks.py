@@ -1,21 +1,15 @@
-"""The benchmarks run, do the work they claim, and count it right. Nothing here is timed."""
+"""Tables, processes, the first output and sampling: they run, and count right. Nothing here is timed."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-from benchmarks import first_output, report, sampling, stamped, training_step
-from benchmarks.loops import __main__ as loops
-from benchmarks.loops import conjure_loop, plain, trainer
-from benchmarks.loops.work import Work, seconds
+from benchmarks import first_output, report, sampling, stamped
 from benchmarks.processes import Ended, interleaved, ran
 from conjure.codecs.tokenizer import train_characters
 from conjure.data.scene_graph import Scene, Thing
@@ -23,9 +17,6 @@ from conjure.media.image import Image
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.tasks.text_to_text import TextData, TextToText
 from tests.data.shapes import shapes
-
-TOY = training_step.SHAPES["toy"]
-
 
 # -- tables -----------------------------------------------------------------------------------------------
 
@@ -86,81 +77,6 @@ def test_a_process_that_fails_ends_the_benchmark() -> None:
         ran([sys.executable, "-c", "raise SystemExit('no good')"])
 
 
-# -- the training step ------------------------------------------------------------------------------------
-
-
-def test_the_operations_of_a_step_are_those_of_the_network() -> None:
-    for work in (TOY, replace(TOY, layers=3, length=24, batch=5), Work(layers=1, dim=48, vocab=100)):
-        ours, theirs = conjure_loop.network(work), plain.GPT(work)
-        assert 3 * ours.flops(work.batch, work.length) == work.flops
-        linear = [m.weight.numel() for m in theirs.modules() if isinstance(m, nn.Linear)]
-        assert sum(linear) == work.matrices
-
-
-def test_conjure_and_trainer_train_the_same_network() -> None:
-    ours, theirs = conjure_loop.network(TOY), trainer.network(TOY)
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        for parameter in ours.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    llama = theirs.model
-    with torch.no_grad():
-        llama.embed_tokens.weight.copy_(ours.embed.weight)
-        llama.norm.weight.copy_(ours.norm.weight)
-        for own, layer in zip(ours.blocks, llama.layers, strict=True):
-            q, k, v = own.attention.qkv.weight.chunk(3)
-            gate, up = own.feedforward.up.weight.chunk(2)
-            attention, mlp = layer.self_attn, layer.mlp
-            for target, source in (
-                (attention.q_proj, q), (attention.k_proj, k), (attention.v_proj, v),
-                (attention.o_proj, own.attention.out.weight),
-                (mlp.gate_proj, gate), (mlp.up_proj, up), (mlp.down_proj, own.feedforward.down.weight),
-                (layer.input_layernorm, own.norm_attention.weight),
-                (layer.post_attention_layernorm, own.norm_feedforward.weight),
-            ):  # fmt: skip
-                target.weight.copy_(source)
-        ids_BT = torch.from_numpy(TOY.rows([0, 1])[:, :-1])
-        wanted_BTV, got_BTV = theirs(input_ids=ids_BT).logits, ours(ids_BT)
-    assert (got_BTV - wanted_BTV).abs().max() <= 1e-5 * wanted_BTV.abs().max()
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-
-
-@pytest.mark.parametrize("name", ["conjure", "conjure-muon", "trainer", "plain", "plain-fused"])
-def test_every_loop_takes_every_step(name: str) -> None:
-    timed = loops.measure(name, TOY)
-    assert len(timed.began) == TOY.total and list(timed.began) == sorted(timed.began)
-    assert len(seconds(timed.began, TOY.discard)) == TOY.steps
-    assert ("fused" in timed.optimizer) == (name != "plain")
-
-
-def test_the_loops_see_the_same_rows() -> None:
-    rows_NT = TOY.rows(range(2))
-    ours, theirs = conjure_loop.Synthetic(TOY).batch(range(2)), trainer.Rows(TOY)
-    for i in range(2):
-        assert ours["ids"][i].tolist() == theirs[i]["input_ids"].tolist() == rows_NT[i, :-1].tolist()
-        assert ours["targets"][i].tolist() == rows_NT[i, 1:].tolist()
-
-
-def test_the_result_pairs_rounds_and_judges() -> None:
-    def runs(*rates: float) -> list[training_step.Run]:
-        return [training_step.Run(rate, 1e9, 2**30, 10**6, "AdamW", "float32") for rate in rates]
-
-    some = {"conjure": runs(300, 900), "trainer": runs(100, 300), "plain": runs(300, 1000)}
-    said = training_step.result(some, TOY)
-    row = next(line for line in said.splitlines() if "Trainer" in line)
-    assert "200 (100-300)" in row and "3.00 (3.00-3.00)" in row and "1.00 (1.00-1.00)" in row
-    assert training_step.verdicts(some).splitlines() == [
-        "PASS  tokens/s of conjure, AdamW / Hugging Face Trainer: 3.00 (at least 1.5)",
-        "FAIL  tokens/s of conjure, AdamW / plain loop: 0.95 (at least 1)",
-    ]
-
-
-def test_the_command_runs_a_loop_in_a_process(capsys: pytest.CaptureFixture[str]) -> None:
-    training_step.main(["--quick", "--loops", "plain"])
-    said = capsys.readouterr().out
-    assert "| plain loop |" in said and "matmul peak in float32" in said and "no verdict" in said
-
-
 # -- the first output -------------------------------------------------------------------------------------
 
 
@@ -213,9 +129,9 @@ def test_start_up_is_counted_beyond_bare_python() -> None:
 def test_the_stages_and_the_command_stand_in_one_table() -> None:
     stages = [first_output.staged(0.0, {"interpreter": 0.25, "imports": 1.0}, 1.0)]
     runs = {"token, by stages": stages, "token, the command": [first_output.First(1.5, 2.5, {})]}
-    said = first_output.first_result("token", runs)
-    assert "| imports          | 0.75 |" in said and "| **the command**  | 1.50 |" in said
-    assert "PASS  first token from the shell prompt, seconds: 1.50 (at most 2)" in said
+    said = " ".join(first_output.first_result("token", runs).split())
+    assert "| imports | 0.75 |" in said and "| **the command** | 1.50 |" in said
+    assert "PASS first token from the shell prompt, seconds: 1.50 (at most 2)" in said
 
 
 def test_the_start_of_commands_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,8 +176,12 @@ def test_the_cheapest_setting_as_good_as_the_best_is_named() -> None:
         return sampling.Share(value, value - 0.05, value + 0.05, 180, 0.01)
 
     settings = sampling.settings(["euler", "dpmpp_2m"], [4, 8], [1.0])
-    said = sampling.result(zip(settings, map(share, (0.7, 0.86, 0.82, 0.9)), strict=True))
-    assert said.splitlines()[0].split("|")[2:4] == ["        4 evaluations ", "        8 evaluations "]
+    said = sampling.result(zip(settings, map(share, (0.7, 0.86, 0.87, 0.9)), strict=True))
+    header = [cell.strip() for cell in said.splitlines()[0].split("|")]
+    assert header == ["", "right pictures, %", "4 evaluations", "8 evaluations", ""]
     assert "90.0 (85-95); 8 ev, 10 ms" in said
-    assert "best: dpmpp_2m, 8 steps, guidance 1: 90.0 % at 8 network evaluations" in said
-    assert said.endswith("cheapest whose interval reaches the best: euler, 8 steps, guidance 1: 86.0 % at 8 network evaluations")
+    *_, best, cheapest = said.splitlines()
+    assert best == "best: dpmpp_2m, 8 steps, guidance 1: 90.0 % at 8 network evaluations"
+    assert cheapest == (
+        "cheapest whose interval reaches the best: dpmpp_2m, 4 steps, guidance 1: 87.0 % at 4 network evaluations"
+    )

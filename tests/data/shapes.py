@@ -18,8 +18,8 @@ SIDE = 64
 # name, keywords, group, hues in turns (none: grey; two: no main colour)
 SHAPES = (
     ("teapot", ("tea", "drink", "pot"), "Food", (0.02,)),
-    ("umbrella", ("rain", "parasol"), "Objects", (0.6,)),
-    ("fire engine", ("truck", "engine"), "Travel", (0.98,)),
+    ("umbrella", ("rain", "parasol"), "Objects", (0.52,)),
+    ("fire engine", ("truck", "engine"), "Travel", (0.95,)),
     ("red apple", ("apple", "fruit", "red"), "Food", (0.0,)),
     ("flag: Oz", ("wizard",), "Flags", (0.3,)),
     ("box", ("parcel",), "Objects", (0.1,)),
@@ -27,8 +27,8 @@ SHAPES = (
     ("hourglass", ("sand", "timer"), "Objects", (0.15, 0.6)),
     ("unicorn", ("horse",), "Animals", (0.8,)),
     ("mouse", ("rodent",), "Animals", ()),
-    ("leaf", ("plant",), "Nature", (0.33,)),
-    ("wolf", ("pack",), "Animals", (0.55,)),
+    ("leaf", ("plant",), "Nature", (0.29,)),
+    ("wolf", ("pack",), "Animals", (0.47,)),
     ("berry", ("fruit", "jam"), "Food", (0.7,)),
     ("church", ("chapel",), "Places", (0.45, 0.95)),
     ("rocket", ("space",), "Travel", (0.9,)),
