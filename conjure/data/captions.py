@@ -64,7 +64,7 @@ class SceneCaptions:
     """Composed scenes; a page shows its pictogram filling the canvas."""
 
     prompts = ("a red apple", "a fire engine", "a green car to the left of a purple heart", "a cat above a dog",
-               "three yellow stars", "a small house, on a blue background", "a bee next to a sunflower",
+               "four elephants", "a small house, on a blue background", "a bee next to a sunflower",
                "a pizza between a rocket and a guitar")
 
     def __init__(self, scenes: SceneSource) -> None:

@@ -26,9 +26,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def write_config(
-    folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any]
-) -> None:
+def write_config(folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any]) -> None:
     """config.json; `sections` are the resolved dataclasses as plain values. Licence and summary are the card's to add."""
     count = sum(p.numel() for p in network.parameters())
     data = {"format": FORMAT, "kind": kind, "task": task, "version": __version__, "parameters": count,

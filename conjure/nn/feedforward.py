@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from conjure.nn.linear import Linear
 
@@ -57,5 +58,29 @@ class FeedForward(nn.Module):
         h = self.up(x)
         if not self.gated:
             return self.down(self.activation(h))
+        if self.activation is F.silu and h.requires_grad and h.is_cpu and not torch.compiler.is_compiling():
+            return self.down(_GatedSiLU.apply(h))
         gate, up = h.chunk(2, dim=-1)
         return self.down(self.activation(gate) * up)
+
+
+class _GatedSiLU(torch.autograd.Function):
+    """silu(gate) * up of `[..., 2F]`, by hand for training on a CPU, where bytes moved are what it costs: both halves of
+    the gradient are written where they belong instead of being joined by a copy, and silu(gate) is not kept."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> Tensor:
+        ctx.save_for_backward(h)
+        gate, up = h.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (h,), (d_out,) = ctx.saved_tensors, grads
+        gate, up = h.chunk(2, dim=-1)
+        d_h = torch.empty_like(h)
+        d_gate, d_up = d_h.chunk(2, dim=-1)
+        torch.mul(F.silu(gate), d_out, out=d_up)
+        torch.ops.aten.silu_backward.grad_input(d_out * up, gate, grad_input=d_gate)
+        return d_h

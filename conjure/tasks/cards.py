@@ -10,7 +10,9 @@ from conjure.core.files import write_atomic
 from conjure.data import catalogue
 
 
-def write_card(folder: Path, recipe: Path, header: Mapping[str, str], sets: Sequence[str], figures: Mapping[str, float]) -> None:
+def write_card(
+    folder: Path, recipe: Path, header: Mapping[str, str], sets: Sequence[str], figures: Mapping[str, float]
+) -> None:
     """README.md of a trained model, and its licence and summary in config.json, where listings read them.
 
     `header` is the recipe's; its `licence:` line is the model's licence. `sets` are names of the catalogue.

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conjure.core.seeds import normal
-from conjure.nn.feedforward import ACTIVATIONS, FeedForward
+from conjure.nn.feedforward import ACTIVATIONS, FeedForward, _GatedSiLU
 
 SCALAR = {
     "silu": lambda x: x / (1 + math.exp(-x)),
@@ -36,3 +37,23 @@ def test_feedforward(activation: str, gated: bool) -> None:
     bent = torch.tensor([[SCALAR[activation](v) for v in row] for row in h.tolist()])
     wanted = (bent[:, :3] * h[:, 3:] if gated else bent) @ layer.down.weight.T + layer.down.bias
     assert (layer(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    assert (layer(x.requires_grad_()) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    with torch.no_grad():
+        assert (layer(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_gated_silu_has_the_right_gradient() -> None:
+    h = normal([0], (2, 3, 8))[0].double().requires_grad_()
+    assert torch.autograd.gradcheck(_GatedSiLU.apply, (h,))
+    assert torch.autograd.gradcheck(lambda h: _GatedSiLU.apply(h.mT[:, :, :2]), (h,))  # not contiguous
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gated_silu_is_silu_times_up(dtype: torch.dtype) -> None:
+    h, slope = normal([0], (5, 16))[0].to(dtype).requires_grad_(), normal([1], (5, 8))[0].to(dtype)
+    wanted = F.silu(h[:, :8]) * h[:, 8:]
+    got = _GatedSiLU.apply(h)
+    assert got.dtype == dtype and torch.equal(got, wanted)
+    (mine,), (theirs,) = (torch.autograd.grad((out * slope).sum(), h) for out in (got, wanted))
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    assert mine.dtype == dtype and (mine - theirs).abs().max() <= tolerance * theirs.abs().max()

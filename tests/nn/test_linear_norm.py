@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from conjure.core.seeds import normal
 from conjure.nn.linear import Linear
-from conjure.nn.norm import LayerNorm, RMSNorm
+from conjure.nn.norm import LayerNorm, RMSNorm, _RMSNorm
 
 
 def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -56,3 +57,29 @@ def test_norms_compute_in_float32_and_return_the_input_type(norm: nn.Module) -> 
     x = 300 * normal([4], (2, 64))[0]  # its square is beyond float16
     assert norm(x.half()).dtype == torch.float16
     assert (norm(x.half()).float() - norm(x)).abs().max() < 2e-3
+
+
+def test_rms_norm_has_the_right_gradient() -> None:
+    x = normal([5], (2, 3, 4))[0].double().requires_grad_()
+    weight = normal([6], (4,))[0].double().requires_grad_()
+    assert torch.autograd.gradcheck(_RMSNorm.apply, (x, weight, 0.1))
+    assert torch.autograd.gradcheck(lambda x, w: _RMSNorm.apply(x.mT, w[:3], 0.1), (x[0], weight))  # not contiguous
+
+
+@pytest.mark.parametrize("plus_one", [False, True])
+def test_rms_norm_trains_as_the_one_of_pytorch(plus_one: bool) -> None:
+    norm = randomised(RMSNorm(64, plus_one=plus_one))
+    x, slope = normal([7], (5, 7, 64))[0].requires_grad_(), normal([8], (5, 7, 64))[0]
+    wanted = F.rms_norm(x, (64,), norm.weight + plus_one, norm.eps)
+    got = norm(x)
+    close(got, wanted)
+    inputs = [x, norm.weight]
+    theirs = torch.autograd.grad((wanted * slope).sum(), inputs)
+    for mine, their in zip(torch.autograd.grad((got * slope).sum(), inputs), theirs, strict=True):
+        close(mine, their)
+    with torch.no_grad():
+        close(norm(norm(x)), F.rms_norm(wanted, (64,), norm.weight + plus_one, norm.eps))
+    half = x.detach().bfloat16().requires_grad_()
+    out = norm(half)
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16 and half.grad is not None and half.grad.dtype == torch.bfloat16

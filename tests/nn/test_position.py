@@ -28,6 +28,23 @@ def test_rotation_turns_each_pair_by_position_times_frequency(interleaved: bool)
     assert torch.equal(got[..., 6:], x[..., 6:])
 
 
+@pytest.mark.parametrize("positions", [torch.arange(3), torch.tensor([[0, 1, 2], [4, 5, 6]])])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotation_trains_as_its_formula(positions: torch.Tensor, interleaved: bool) -> None:
+    tables = rope_tables(positions, Rope(dim=4))
+    x_BHTD = normal([0], (2, 3, 2, 6))[0].transpose(1, 2)  # as heads lie in memory
+    leaf = x_BHTD.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: rotate(x, *tables, interleaved), (leaf,))
+    with torch.no_grad():
+        wanted = rotate(x_BHTD, *tables, interleaved)
+    torch.testing.assert_close(rotate(x_BHTD.requires_grad_(), *tables, interleaved), wanted)
+    half = x_BHTD.detach().bfloat16().requires_grad_()
+    got = rotate(half, *tables, interleaved)
+    got.sum().backward()
+    assert got.dtype == torch.bfloat16 and half.grad is not None and half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), wanted, atol=0.03, rtol=0.03)
+
+
 def test_scores_depend_on_distance_alone() -> None:
     rope = Rope(dim=8)
     q, k = normal([0], (1, 1, 8)), normal([1], (1, 1, 8))

@@ -1,0 +1,83 @@
+"""The models that come inside the package: whole, small, described, and doing their work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import conjure
+from conjure.codecs.image_autoencoder import to_pixels
+from conjure.core.paths import starters_dir
+from conjure.metrics.template_search import centred, nearest
+from conjure.models.folder import read_config
+from conjure.tasks.text_to_image import TextToImage
+
+STARTERS = sorted(path.parent.name for path in starters_dir().glob("*/config.json"))
+
+
+def test_there_are_two_and_they_are_small() -> None:
+    assert STARTERS == ["pictograms", "story"]
+    weights = [path for path in starters_dir().rglob("*") if path.suffix == ".safetensors"]
+    assert sum(path.stat().st_size for path in weights) <= 45 * 2**20
+
+
+@pytest.mark.parametrize("name", STARTERS)
+def test_card_and_config_agree(name: str) -> None:
+    folder = starters_dir() / name
+    config, card = read_config(folder), (folder / "README.md").read_text(encoding="utf-8")
+    assert f"licence: {config['licence']}\n" in card and f"summary: {config['summary']}\n" in card
+    assert config["licence"] == "Apache-2.0"
+    assert "## Data" in card and "## Limits" in card and "MEASURED" not in card
+    assert not [path.name for path in folder.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
+
+
+@pytest.fixture(scope="module")
+def painter() -> TextToImage:
+    task = conjure.load("starter/pictograms")
+    assert isinstance(task, TextToImage)
+    return task
+
+
+def test_what_is_asked_for_is_drawn(painter: TextToImage) -> None:
+    """Pictures of six names are nearest to those names' own pages, among 200 pages of the book."""
+    names = ("red apple", "fire engine", "sunflower", "guitar", "octopus", "alarm clock")
+    book, codec = painter.network.book, painter.codec
+    assert book is not None and codec is not None
+    _, pages = painter.words.encode(names, 8)
+    rows = np.concatenate([pages.max(1), np.arange(0, len(book.table), 9)])
+    latents = book.open(torch.from_numpy(rows)).unflatten(1, (16, 16)).permute(0, 3, 1, 2)
+    known = np.stack([centred(p) for p in to_pixels(codec.decode(latents)).numpy()])
+    pictures = painter.draw([f"a {name}" for name in names], painter.Options(), list(range(len(names))))
+    found = nearest(np.stack([centred(p.rgb()) for p in pictures]), known)
+    assert (found == np.arange(len(names))).sum() >= 5
+
+
+def test_left_and_right_are_told_apart(painter: TextToImage) -> None:
+    """A strawberry is red, a frog green: the halves of the picture change with the words."""
+    options = painter.Options()
+    prompts = ["a strawberry to the left of a frog face", "a strawberry to the right of a frog"]
+    first, second = (p.rgb().astype(float) for p in painter.draw(prompts, options, [1, 1]))
+
+    def redness(pixels: np.ndarray) -> float:
+        return float((pixels[..., 0] - pixels[..., 1]).mean())
+
+    assert redness(first[:, :64]) > redness(first[:, 64:])
+    assert redness(second[:, :64]) < redness(second[:, 64:])
+
+
+def test_the_same_picture_again_byte_for_byte(tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        conjure.make("a bee", output=tmp_path / name, seed=5, steps=2)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_story_is_made_of_words() -> None:
+    text = str(conjure.make("Once upon a time", to="text", seed=1, tokens=60).text)
+    assert text.startswith("Once upon a time") and len(text) > 100
+    words = re.findall(r"[A-Za-z']+", text)
+    common = {"the", "and", "a", "of", "to", "was", "in", "he", "she", "it", "that", "his", "her", "said", "had", "i"}
+    assert len(words) > 20 and sum(word.lower() in common for word in words) >= len(words) / 6
