@@ -33,8 +33,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         w_VD = weight_VD.to(x_ND.dtype)
         dx_ND = torch.empty_like(x_ND) if wanted else None
         dw_VD = torch.zeros_like(w_VD) if wanted else None
-        # One buffer for all chunks, changed in place: fresh memory would cost a CPU a page fault per 4 KiB, and the step
-        # is bound by the bytes it moves here.
+        # One buffer for the logits of all chunks, changed in place: bytes moved are what a softmax costs on a CPU, and
+        # fresh memory costs a page fault per 4 KiB on top.
         buffer_CV = x_ND.new_empty(min(CHUNK, len(x_ND)), len(w_VD))
         for start in range(0, len(x_ND), CHUNK):
             x_CD, targets_C = x_ND[start : start + CHUNK], targets_N[start : start + CHUNK]

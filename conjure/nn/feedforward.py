@@ -65,8 +65,8 @@ class FeedForward(nn.Module):
 
 
 class _GatedSiLU(torch.autograd.Function):
-    """silu(gate) * up of `[..., 2F]`, by hand for training on a CPU, where bytes moved are what it costs: both halves of
-    the gradient are written where they belong instead of being joined by a copy, and silu(gate) is not kept."""
+    """silu(gate) * up of `[..., 2F]`, by hand for training on a CPU, where bytes moved are what it costs: both halves
+    of the gradient are written where they belong, not joined by a copy, and silu(gate) is not kept."""
 
     @staticmethod
     def forward(ctx: Any, h: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class _GatedSiLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
         (h,), (d_out,) = ctx.saved_tensors, grads
         gate, up = h.chunk(2, dim=-1)
         d_h = torch.empty_like(h)

@@ -57,3 +57,11 @@ def test_gated_silu_is_silu_times_up(dtype: torch.dtype) -> None:
     (mine,), (theirs,) = (torch.autograd.grad((out * slope).sum(), h) for out in (got, wanted))
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     assert mine.dtype == dtype and (mine - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+def test_a_compiled_layer_trains_alike() -> None:
+    layer = FeedForward(4, 3)
+    x = normal([2], (2, 4))[0].requires_grad_()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    (mine,), (theirs,) = (torch.autograd.grad(f(x).square().sum(), x) for f in (compiled, layer))
+    assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
