@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from conjure.core import paths
 from conjure.tasks import table
+
+hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)  # the same examples in every run
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -200,7 +200,7 @@ def test_to_dict_and_back_through_json_and_yaml(model: Model) -> None:
 @given(_models, st.sampled_from([f.name for f in dataclasses.fields(Model)]), st.data())
 def test_any_one_letter_slip_in_a_key_is_an_error(model: Model, key: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(key) - 1))
-    slip = key[:at] + data.draw(st.sampled_from("qxz")) + key[at + 1 :]
+    slip = key[:at] + data.draw(st.sampled_from("qjy")) + key[at + 1 :]
     values = to_dict(model)
     values[slip] = values.pop(key)
     with pytest.raises(ConjureError, match="unknown key"):
