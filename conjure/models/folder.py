@@ -27,7 +27,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def write_config(folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any]) -> None:
-    """config.json; `sections` are the resolved dataclasses as plain values. Licence and summary are the card's to add."""
+    """config.json; `sections` are the resolved dataclasses as plain values. The card adds licence and summary."""
     count = sum(p.numel() for p in network.parameters())
     data = {"format": FORMAT, "kind": kind, "task": task, "version": __version__, "parameters": count,
             "licence": "unstated", "summary": "", **sections}
