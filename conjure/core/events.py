@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """How the result looks so far."""
+    """How the result looks so far. `medium` is made when it is asked for: decoding costs, and few callers look."""
 
-    medium: Medium
+    make: Callable[[], Medium]
+
+    @property
+    def medium(self) -> Medium:
+        return self.make()
 
 
 @dataclass(frozen=True)

@@ -263,8 +263,8 @@ class TextToImage:
         for done, step in enumerate(steps, start=1):
             x = step.x
             yield Progress(done, options.steps, "step")
-            if done < options.steps and done % max(1, options.steps // 4) == 0:  # decoding costs more than a step
-                yield Preview(grid(self._pictures(step.x0, 0)))
+            if done < options.steps:
+                yield Preview(lambda x0=step.x0: grid(self._pictures(x0, 0)))
         yield Result(self._pictures(x, options.size), {"evaluations": _evaluations(options)})
 
     def _condition(self, prompts: Sequence[str], drift_BM2: Tensor) -> tuple[Tensor, ...]:

@@ -275,11 +275,16 @@ def test_the_negative_prompt(painter: TextToImage) -> None:
     assert "has no effect with a guidance of 1" in said
 
 
-def test_events_come_in_order(painter: TextToImage) -> None:
+def test_events_come_in_order(painter: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    own = painter._decode
+    monkeypatch.setattr(painter, "_decode", lambda x: decoded.append(len(x)) or own(x))
     events = list(painter.generate([Text("a box"), Text("left of a leaf")], TextToImageOptions(steps=8), [1, 2]))
     assert [e for e in events if isinstance(e, Progress)] == [Progress(k, 8, "step") for k in range(1, 9)]
+    assert decoded == [2]  # the result; a preview is decoded when somebody looks at it
     previews = [e.medium for e in events if isinstance(e, Preview)]
-    assert len(previews) == 3 and all(isinstance(p, Image) for p in previews)
+    assert len(previews) == 7 and all(isinstance(p, Image) for p in previews)
+    assert decoded == [2] * 8 and previews[0].digest() != previews[-1].digest()
     assert isinstance(events[-1], Result) and len(events[-1].media) == 2
 
 
