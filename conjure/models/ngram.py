@@ -53,15 +53,15 @@ class NGramEmbedding(nn.Module):
     def earlier(self, ids_BT: Tensor, documents: Tensor | None, cache: Cache | None) -> list[Tensor]:
         """The ids, the ids one token back, two tokens back, ..., each `[B, T]`."""
         B, T = ids_BT.shape
-        recent_BN = ids_BT.new_full((B, self.reach), self.vocab)
+        known_BT = torch.cat([ids_BT.new_full((B, self.reach), self.vocab), ids_BT], dim=1)
         if cache is not None:
-            if cache.recent_BN is not None:
-                recent_BN = cache.recent_BN
             if cache.padded:  # what fills the front of a row is no token
-                ids_BT = ids_BT.masked_fill(cache.positions(T) < 0, self.vocab)
-        known_BT = torch.cat([recent_BN, ids_BT], dim=1)
-        if cache is not None:
-            cache.recent_BN = known_BT[:, T:]
+                known_BT[:, self.reach :].masked_fill_(cache.positions(T) < 0, self.vocab)
+            if cache.ids_BN is not None and cache.ids_BN.shape[1]:
+                recent_BN = cache.ids_BN[:, -self.reach :]
+                known_BT[:, self.reach - recent_BN.shape[1] : self.reach] = recent_BN
+            own_BT = known_BT[:, self.reach :]
+            cache.ids_BN = own_BT if cache.ids_BN is None else torch.cat([cache.ids_BN, own_BT], dim=1)
         back = [known_BT[:, self.reach - n : self.reach - n + T] for n in range(self.reach + 1)]
         if documents is not None:
             for n in range(1, self.reach + 1):

@@ -19,21 +19,23 @@ def attend(
     causal: bool = False,
     scale: float | None = None,
     softcap: float = 0.0,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v, `[B, H, T, D]`.
 
     `mask` broadcasts to [B, H, T, S]: bool (True attends) or float (added). `causal` lets the last query see all keys
     and each earlier one a key less. `scale` is D^-0.5 unless given. `softcap` c > 0 turns scores s into c tanh(s / c)
-    before the mask, as Gemma 2 does (arXiv 2408.00118). Query heads that share a key-value head (Ainslie et al. 2023,
+    before the mask, as Gemma 2 does (arXiv 2408.00118). `sinks` `[H]` is a further score of each head that takes its
+    share of the softmax and has no value, as in gpt-oss (after Xiao et al. 2023, arXiv 2309.17453). Query heads that share a key-value head (Ainslie et al. 2023,
     arXiv 2305.13245) read it where it lies, without a copy. A row that may attend to nothing is undefined.
     """
     T, S = q_BHTD.shape[-2], k_BKSD.shape[-2]
-    if causal and (T != S or mask is not None or softcap):
+    if causal and (T != S or mask is not None or softcap or sinks is not None):
         causal = False
         if T > 1:
             mask = joined(mask, causal_mask(T, S, q_BHTD.device))
-    if softcap:
-        return _eager(q_BHTD, k_BKSD, v_BKSD, mask, scale, softcap)
+    if softcap or sinks is not None:
+        return _eager(q_BHTD, k_BKSD, v_BKSD, mask, scale, softcap, sinks)
     H, K = q_BHTD.shape[1], k_BKSD.shape[1]
     if T == 1 and H != K:  # the G queries of one key head become rows of one product
         if mask is not None and mask.dim() == 4 and mask.shape[1] > 1:
@@ -66,13 +68,18 @@ def joined(mask: Tensor | None, seen: Tensor) -> Tensor:
     return mask.masked_fill(~seen, -torch.inf)
 
 
-def _eager(q_BHTD: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, softcap: float) -> Tensor:
+def _eager(
+    q_BHTD: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, softcap: float, sinks: Tensor | None
+) -> Tensor:
     B, H, T, D = q_BHTD.shape
     K, S = k.shape[1], k.shape[2]
     q_BKGTD = q_BHTD.reshape(B, K, H // K, T, D)
     s_BHTS = (q_BKGTD @ k[:, :, None].mT).reshape(B, H, T, S).float() * (D**-0.5 if scale is None else scale)
-    s_BHTS = softcap * torch.tanh(s_BHTS / softcap)
+    if softcap:
+        s_BHTS = softcap * torch.tanh(s_BHTS / softcap)
     if mask is not None:
         s_BHTS = s_BHTS.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else s_BHTS + mask
-    p_BKGTS = s_BHTS.softmax(-1).to(v.dtype).reshape(B, K, H // K, T, S)
+    if sinks is not None:
+        s_BHTS = torch.cat([s_BHTS, sinks.float()[None, :, None, None].expand(B, H, T, 1)], dim=-1)
+    p_BKGTS = s_BHTS.softmax(-1)[..., :S].to(v.dtype).reshape(B, K, H // K, T, S)
     return (p_BKGTS @ v[:, :, None]).reshape(B, H, T, v.shape[-1])

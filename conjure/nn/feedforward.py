@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from conjure.nn.linear import Linear
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "clamped_swish"]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -29,6 +29,14 @@ def relu2(x: Tensor) -> Tensor:
     return F.relu(x).square()
 
 
+def clamped_swish(gate: Tensor) -> Tensor:
+    """g sigmoid(1.702 g) with g = min(gate, 7), the gate of gpt-oss; what it gates is clamped too, see `FeedForward`."""
+    return quick_gelu(gate.clamp_max(LIMIT))
+
+
+LIMIT = 7.0
+"""Where gpt-oss clamps."""
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
@@ -36,6 +44,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "quick_gelu": quick_gelu,
     "relu": F.relu,
     "relu2": relu2,
+    "clamped_swish": clamped_swish,
 }
 
 
@@ -61,6 +70,8 @@ class FeedForward(nn.Module):
         if self.activation is F.silu and h.requires_grad and h.is_cpu and not torch.compiler.is_compiling():
             return self.down(_GatedSiLU.apply(h))
         gate, up = h.chunk(2, dim=-1)
+        if self.activation is clamped_swish:
+            up = up.clamp(-LIMIT, LIMIT) + 1
         return self.down(self.activation(gate) * up)
 
 

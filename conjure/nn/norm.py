@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., dim] -> [..., dim]`"""
-        weight = self.weight
+        weight = None if self.weight is None else self.weight.float()
         if weight is not None and self.plus_one:
             weight = weight + 1
         if weight is not None and x.requires_grad and x.is_cpu and not torch.compiler.is_compiling():
@@ -66,4 +66,6 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., dim] -> [..., dim]`"""
-        return F.layer_norm(x.float(), (self.dim,), self.weight, self.bias, self.eps).to(x.dtype)
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        return F.layer_norm(x.float(), (self.dim,), weight, bias, self.eps).to(x.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from conjure.core.errors import ConjureError
+from conjure.nn.rope_scaling import RopeScaling, frequencies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Rope:
     """The slowest pair turns by about 1 / theta radians per token."""
     interleaved: bool = False
     """Pairs are (0, 1), (2, 3), ... as in GPT-J, not (0, dim/2), (1, dim/2 + 1), ... as in Llama."""
+    scaling: RopeScaling | None = None
+    """How a network trained on short texts reads longer ones."""
 
     def __post_init__(self) -> None:
         if self.dim < 2 or self.dim % 2:
@@ -34,9 +37,9 @@ class Rope:
 
 def rope_tables(positions: Tensor, rope: Rope) -> tuple[Tensor, Tensor]:
     """cos and sin float32 `[..., T, R/2]` for integer positions `[..., T]`."""
-    pairs = torch.arange(0, rope.dim, 2, dtype=torch.float32, device=positions.device)
-    angles = positions[..., None].float() * (1.0 / rope.theta ** (pairs / rope.dim))
-    return angles.cos(), angles.sin()
+    found, gain = frequencies(rope.dim, rope.theta, rope.scaling, positions)
+    angles = positions[..., None].float() * found
+    return (angles.cos(), angles.sin()) if gain == 1 else (angles.cos() * gain, angles.sin() * gain)
 
 
 def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
@@ -112,6 +115,17 @@ def sincos_2d(height: int, width: int, dim: int) -> Tensor:
     rows = table(height)[:, None].expand(height, width, dim // 2)
     columns = table(width)[None].expand(height, width, dim // 2)
     return torch.cat([columns, rows], dim=-1).reshape(height * width, dim).float()
+
+
+def sinusoid_table(rows: int, dim: int, spacing: int = 0) -> Tensor:
+    """Fixed table float32 `[rows, dim]` of [sin(p f_i), cos(p f_i)], f_i = 10000^(-i / (dim/2 - spacing)).
+
+    `spacing` 0 is Vaswani et al. 2017 (arXiv 1706.03762) as Marian writes it, 1 the variant of tensor2tensor and fairseq.
+    """
+    assert dim % 2 == 0, f"an even width, not {dim}"
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    angles = torch.arange(rows, dtype=torch.float64)[:, None] * 10_000.0 ** (-i / (dim // 2 - spacing))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -18,6 +18,7 @@ SCALAR = {
     "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
     "relu": lambda x: max(x, 0.0),
     "relu2": lambda x: max(x, 0.0) ** 2,
+    "clamped_swish": lambda x: min(x, 7.0) / (1 + math.exp(-1.702 * min(x, 7.0))),
 }
 
 
@@ -33,9 +34,11 @@ def test_feedforward(activation: str, gated: bool) -> None:
         for i, parameter in enumerate(layer.parameters()):
             parameter.copy_(normal([i], parameter.shape)[0])
     x = normal([9], (2, 4))[0]
-    h = x @ layer.up.weight.T + layer.up.bias
+    h = 5 * x @ layer.up.weight.T + layer.up.bias
+    x = 5 * x  # far enough for what is clamped
     bent = torch.tensor([[SCALAR[activation](v) for v in row] for row in h.tolist()])
-    wanted = (bent[:, :3] * h[:, 3:] if gated else bent) @ layer.down.weight.T + layer.down.bias
+    up = h[:, 3:].clamp(-7, 7) + 1 if activation == "clamped_swish" else h[:, 3:]
+    wanted = (bent[:, :3] * up if gated else bent) @ layer.down.weight.T + layer.down.bias
     assert (layer(x) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     assert (layer(x.requires_grad_()) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     with torch.no_grad():

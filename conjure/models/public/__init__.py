@@ -1,0 +1,1 @@
+"""Public checkpoints: what the files of each family on the hub say, in terms of our own networks."""
