@@ -7,45 +7,86 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from conjure.codecs.tokenizer import Tokenizer
-from conjure.core.errors import ConjureError
-from conjure.models.checkpoint import Checkpoint
-from conjure.models.public.load import LoadReport, build, family_of
+from conjure.core.errors import ConjureError, suggest
+from conjure.core.files import write_atomic
+from conjure.decoding.generate import Decoding, Generation, Network, generate
+from conjure.models import sentence
+from conjure.models.checkpoint import Checkpoint, Tensors
+from conjure.models.compiled import Compiled
+from conjure.models.encoder_decoder import EncoderDecoder
+from conjure.models.headed import Headed
+from conjure.models.public.gguf import GgufFile
+from conjure.models.public.load import LoadReport, build, family_of, stored
+from conjure.models.public.save import copied
 from conjure.models.transformer import Transformer
 
 Ids = Tensor | Sequence[Sequence[int]]
+Weights = Literal["fp32", "bf16", "int8", "int4"]
+INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "token_type_ids", "pixel_values", "input_features")
+EMBEDDED_AT_ONCE = 32
 
 
 class LanguageModel:
-    """What `conjure.load` gives for a public model."""
+    """What `conjure.load` gives for a model of language, or for a tower that reads pictures or sound."""
 
-    def __init__(self, network: nn.Module, config: dict[str, Any], folder: Path, report: LoadReport) -> None:
-        self.network, self.config, self.folder, self.report = network, config, folder, report
+    def __init__(
+        self, network: nn.Module, config: dict[str, Any], folder: Path, report: LoadReport | None = None, *,
+        tokenizer: Tokenizer | None = None, context: int | None = None, weights: Weights = "fp32",
+    ) -> None:  # fmt: skip
+        self.network, self.config, self.folder, self.report, self.weights = network, config, folder, report, weights
+        self._tokenizer, self._context = tokenizer, context
 
     @classmethod
-    def load(cls, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
-        """From a folder with config.json, safetensors and tokenizer files as the hub has them."""
-        folder = Path(folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    def load(cls, path: str | Path, *, weights: Weights = "fp32") -> LanguageModel:
+        """From a folder with config.json, safetensors and tokenizer files as the hub has them, or a GGUF file.
+
+        `weights` is the type in which the matrices are held: what they lose in size they gain in speed.
+        """
+        path = Path(path)
+        if path.suffix == ".gguf":
+            file = GgufFile(path)
+            network, report = build(file.config, file, _dtype(weights))
+            return cls(network, file.config, path, report, tokenizer=file.tokenizer(), weights=weights)
+        config = read_config(path)
         family_of(config)
-        network, report = build(config, Checkpoint(folder), dtype)
-        return cls(network, config, folder, report)
+        tensors: Tensors = Checkpoint(path)
+        network, report = build(config, tensors, _dtype(weights))
+        return cls(network, config, path, report, weights=weights)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(self.folder)
+        """Of the model's own files."""
+        return Tokenizer.load(self.folder) if self._tokenizer is None else self._tokenizer
 
     @property
     def family(self) -> str:
-        return self.report.family
+        """`model_type` of the config."""
+        return self.report.family if self.report is not None else str(self.config.get("kind", ""))
 
+    @property
+    def can(self) -> frozenset[str]:
+        """What the model is able to do: generate, translate, fill, classify, embed, ..."""
+        network = self.network
+        if isinstance(network, Transformer):
+            return frozenset({"generate", "embed"})
+        if isinstance(network, EncoderDecoder):
+            return frozenset({"generate", "rewrite", "embed"})
+        if isinstance(network, Headed):
+            does = {"masked": "fill", "first": "classify", "last": "classify", "tokens": "tag", "none": "embed"}
+            does["tokens"] = "answer" if network.config.answers else "tag"
+            return frozenset({does[network.config.head], "embed"})
+        return frozenset(getattr(network, "can", ()))
+
+    # ------------------------------------------------------------------------------------------------ tensors in and out
     @torch.inference_mode()
     def logits(
         self,
@@ -79,9 +120,8 @@ class LanguageModel:
         return self.network.hidden(**given).float()
 
     def _given(self, *values: Ids | None) -> dict[str, Tensor]:
-        names = ("input_ids", "attention_mask", "decoder_input_ids", "token_type_ids", "pixel_values", "input_features")
-        given = {name: torch.as_tensor(value) for name, value in zip(names, values, strict=True) if value is not None}
-        vocab = getattr(self, "vocab", 0)
+        given = {name: torch.as_tensor(value) for name, value in zip(INPUTS, values, strict=True) if value is not None}
+        vocab = self.vocab
         for name in ("input_ids", "decoder_input_ids"):
             ids = given.get(name)
             if ids is None:
@@ -98,3 +138,204 @@ class LanguageModel:
         config = getattr(self.network, "config", None)
         inner = next((part for name in ("encoder", "stack", "text") if (part := getattr(config, name, None))), config)
         return getattr(inner, "vocab", 0)
+
+    # ------------------------------------------------------------------------------------------------ texts in and out
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """float32 `[N, D]`, by the pooling that the model's files name, else the mean of its tokens."""
+        if isinstance(texts, str) or not texts:
+            raise ConjureError("embed: expected a list of texts, and at least one")
+        rule = self._sentence
+        most = min(each for each in (rule.max_length, self.context, 1 << 30) if each > 0)
+        rows = [ids[:most] for ids in self.tokenizer.encode_batch(texts, special=True)]
+        if any(not ids for ids in rows):
+            raise ConjureError("embed: expected texts with something in them, got an empty one")
+        found: list[Tensor | None] = [None] * len(rows)
+        order = sorted(range(len(rows)), key=lambda n: len(rows[n]))  # rows of like length waste no padding
+        for start in range(0, len(order), EMBEDDED_AT_ONCE):
+            chosen = order[start : start + EMBEDDED_AT_ONCE]
+            ids_BT, mask_BT = padded([rows[n] for n in chosen], self.pad)
+            features = getattr(self.network, "text_features", None)
+            if features is not None:
+                vectors = features(ids_BT, mask_BT).float()
+            else:
+                vectors = rule(self.hidden(ids_BT, mask_BT), mask_BT)
+            for n, vector in zip(chosen, vectors, strict=True):
+                found[n] = vector
+        return torch.stack([vector for vector in found if vector is not None])
+
+    @functools.cached_property
+    def _sentence(self) -> sentence.Sentence:
+        return sentence.read(self.folder) if self.folder.is_dir() else sentence.Sentence()
+
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int] | None = None, *,
+        on_token: Callable[[int, int, str], None] | None = None, constraints: Sequence[Any] | None = None,
+        draft: LanguageModel | None = None, **knobs: Any,
+    ) -> list[Generation]:  # fmt: skip
+        """What follows each prompt; of an encoder-decoder, what it makes of each.
+
+        `knobs` are those of `decoding.settings.Decoding`; what they leave open, generation_config.json decides.
+        """
+        if isinstance(prompts, str) or not prompts:
+            raise ConjureError("generate: expected a list of prompts, and at least one")
+        rows = [self.tokenizer.encode(prompt, special=True) for prompt in prompts]
+        return self.continued(rows, seeds, on_token=on_token, constraints=constraints, draft=draft, **knobs)
+
+    def continued(
+        self, rows: Sequence[Sequence[int]], seeds: Sequence[int] | None = None, *,
+        on_token: Callable[[int, int, str], None] | None = None, constraints: Sequence[Any] | None = None,
+        draft: LanguageModel | None = None, **knobs: Any,
+    ) -> list[Generation]:  # fmt: skip
+        """As `generate`, for prompts that are ids already."""
+        decoding = self.decoding(**knobs)
+        seeds = list(range(len(rows))) if seeds is None else list(seeds)
+        if isinstance(self.network, EncoderDecoder):
+            return self._rewritten(rows, decoding, seeds, on_token, constraints)
+        if "generate" not in self.can:
+            raise ConjureError(f"a {self.family} of this kind writes no text", hint=f"it can {', '.join(sorted(self.can))}")
+        start = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
+        return generate(
+            self.writer, self.tokenizer, [list(row) or start for row in rows], decoding, seeds=seeds, end=self.end,
+            context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
+            on_token=on_token,
+        )  # fmt: skip
+
+    def _rewritten(
+        self, rows: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int],
+        on_token: Callable[[int, int, str], None] | None, constraints: Sequence[Any] | None,
+    ) -> list[Generation]:  # fmt: skip
+        assert isinstance(self.network, EncoderDecoder)
+        start = self._said("decoder_start_token_id")
+        start = self.tokenizer.bos if start is None else start
+        if start is None:
+            raise ConjureError("config.json: expected decoder_start_token_id, there is none")
+        found = []
+        for n, (row, seed) in enumerate(zip(rows, seeds, strict=True)):
+            ids_BM = torch.tensor([list(row)])
+            if self.context and ids_BM.shape[1] > self.context:
+                raise ConjureError(f"this model reads at most {self.context} tokens, got {ids_BM.shape[1]}",
+                                   hint="shorten the text, or give it in parts")
+            with torch.inference_mode():
+                reading = self.network.reading(self._given(ids_BM)["input_ids"])
+
+            def told(_: int, token: int, text: str, n: int = n) -> None:
+                assert on_token is not None
+                on_token(n, token, text)
+
+            found += generate(
+                reading, self.tokenizer, [[start]], decoding, seeds=[seed], end=self.end, context=self.context,
+                constraints=None if constraints is None else [constraints[n]], on_token=told if on_token else None,
+            )  # fmt: skip
+        return found
+
+    def decoding(self, **knobs: Any) -> Decoding:
+        """The knobs over what generation_config.json says."""
+        known = [field.name for field in fields(Decoding)]
+        for name in knobs:
+            if name not in known:
+                raise ConjureError(f"generate: unknown option '{name}'", hint=suggest(name, known))
+        said = self._generation
+        base: dict[str, Any] = {"temperature": 0.0}
+        if said.get("do_sample"):
+            names = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+            base = {"temperature": 1.0, "top_k": 50, **{n: said[n] for n in names if said.get(n) is not None}}
+        for ours, theirs in (("repetition_penalty",) * 2, ("no_repeat_ngram", "no_repeat_ngram_size"),
+                             ("beams", "num_beams"), ("length_penalty",) * 2, ("tokens", "max_new_tokens"),
+                             ("min_tokens", "min_new_tokens")):  # fmt: skip
+            if said.get(theirs) is not None:
+                base[ours] = said[theirs]
+        if said.get("forced_bos_token_id") is not None:
+            base["forced_first"] = (said["forced_bos_token_id"],)
+        for ours, theirs in (("suppress", "suppress_tokens"), ("suppress_first", "begin_suppress_tokens")):
+            base[ours] = tuple(said.get(theirs) or ())
+        if said.get("bad_words_ids"):
+            base["suppress"] = (*base["suppress"], *(ids[0] for ids in said["bad_words_ids"] if len(ids) == 1))
+        if knobs.get("beams", base.get("beams", 1)) > 1:
+            base = {n: v for n, v in base.items() if n not in ("temperature", "top_k", "top_p", "min_p", "typical_p")}
+        return replace(Decoding(), **{**base, **knobs})
+
+    @functools.cached_property
+    def writer(self) -> Network:
+        """The network that decodes: the compiled core where it can run this one, else the network itself."""
+        assert isinstance(self.network, Transformer)
+        if not Compiled.supports(self.network.config) and all(p.is_cpu for p in self.network.parameters()):
+            return Compiled(self.network, self.weights)
+        return self.network
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the network reads; 0 where there is no end."""
+        if self._context is not None:
+            return self._context
+        config = self.network.config
+        inner = getattr(config, "encoder", getattr(config, "stack", config))
+        said = self.config.get("max_position_embeddings") or self.config.get("n_positions") or 0
+        return getattr(inner, "max_length", 0) or (said if isinstance(said, int) else 0)
+
+    @functools.cached_property
+    def end(self) -> tuple[int, ...]:
+        """Ids that end a text."""
+        said = self._said("eos_token_id")
+        if said is None:
+            said = self.tokenizer.end if self.tokenizer.eos is None else self.tokenizer.eos
+        return () if said is None else tuple(said) if isinstance(said, list) else (said,)
+
+    @property
+    def pad(self) -> int:
+        """The id that fills rows up."""
+        said = self._said("pad_token_id")
+        return said if isinstance(said, int) and said >= 0 else self.tokenizer.pad or 0
+
+    @functools.cached_property
+    def _generation(self) -> dict[str, Any]:
+        """generation_config.json, over the same keys of config.json."""
+        file = self.folder / "generation_config.json"
+        said = json.loads(file.read_text(encoding="utf-8")) if self.folder.is_dir() and file.is_file() else {}
+        return {**{k: v for k, v in self.config.items() if v is not None}, **{k: v for k, v in said.items() if v is not None}}
+
+    def _said(self, name: str) -> Any:
+        return self._generation.get(name)
+
+    def save(self, folder: str | Path) -> Path:
+        """Written in the hub's own layout, with the files of its tokenizer, so that other libraries open it."""
+        folder = Path(folder)
+        if self.report is None or not self.folder.is_dir():
+            raise ConjureError("only models that were read from a folder of the hub's layout can be saved in it")
+        _, family = family_of(self.config)
+        tensors = dict(stored(self.network, self.network.config, family))
+        copied(self.folder, folder, tensors, self.report.ignored)
+        write_atomic(folder / "config.json", (json.dumps(self.config, indent=2) + "\n").encode())
+        return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a public model."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError:
+        raise ConjureError(f"expected a model folder with config.json, but {path} cannot be read",
+                           hint="`conjure models list` shows what is there") from None
+    except ValueError as error:
+        raise ConjureError(f"{path}: no valid JSON: {error}", hint="fetch the model again") from None
+    if not isinstance(config, dict):
+        raise ConjureError(f"{path}: expected a JSON object, got {type(config).__name__}")
+    return config
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+    """(ids, mask) int64 `[B, T]`, every row filled up to the longest."""
+    longest = max(map(len, rows))
+    ids_BT = torch.full((len(rows), longest), pad)
+    mask_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    for b, row in enumerate(rows):
+        at = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids_BT[b, at] = torch.tensor(list(row), dtype=torch.long)
+        mask_BT[b, at] = 1
+    return ids_BT, mask_BT
+
+
+def _dtype(weights: Weights) -> torch.dtype:
+    """In which the network is built; small types are made from it."""
+    return torch.bfloat16 if weights == "bf16" else torch.float32

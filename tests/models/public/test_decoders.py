@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,10 @@ import torch
 import transformers as tf
 from tests.models.public.references import batch, close, randomised, saved
 
+from conjure.decoding.generate import Decoding, generate
 from conjure.models.language import LanguageModel
+
+BFLOAT = 0.02
 
 LL: dict[str, Any] = dict(
     vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
@@ -122,3 +127,60 @@ def test_hidden_states_equal_the_reference(pair: tuple[Any, LanguageModel]) -> N
     if ours.network.project_out is not None:  # OPT-350m: the reference counts this as part of the stack
         got = ours.network.project_out(got)
     close(got, wanted, mask)
+
+
+def test_greedy_text_equals_the_reference_in_a_padded_batch_and_alone(pair: tuple[Any, LanguageModel]) -> None:
+    reference, ours = pair
+    ids, mask = batch(left=True)
+    with torch.no_grad():
+        wanted = reference.generate(
+            ids, attention_mask=mask, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[:, ids.shape[1] :]
+    prompts = [row[real.bool()].tolist() for row, real in zip(ids, mask, strict=True)]
+    greedy = Decoding(tokens=12, temperature=0)
+    together = generate(ours.network, Silent(), prompts, greedy, seeds=[0, 1, 2])
+    if ours.network.config.rope is not None and ours.network.config.rope.scaling is not None and \
+            ours.network.config.rope.scaling.kind in ("dynamic", "longrope"):
+        # Their rotation depends on the longest text of the batch: only that one is the same in both.
+        assert together[0].ids == wanted[0].tolist()
+        return
+    assert [each.ids for each in together] == wanted.tolist()
+    alone = [generate(ours.network, Silent(), [prompt], greedy, seeds=[0])[0].ids for prompt in prompts]
+    assert alone == wanted.tolist()
+
+
+def test_what_is_saved_opens_in_the_reference_and_comes_back(pair: tuple[Any, LanguageModel], tmp_path: Path) -> None:
+    reference, ours = pair
+    folder = ours.save(tmp_path / "again")
+    ids, mask = batch()
+    kind = reference.config._attn_implementation
+    theirs = tf.AutoModelForCausalLM.from_pretrained(folder, attn_implementation=kind, dtype=torch.float32)
+    with torch.no_grad():
+        close(theirs(ids, attention_mask=mask, use_cache=False).logits, ours.logits(ids, mask), mask)
+    assert torch.equal(LanguageModel.load(folder).logits(ids, mask), ours.logits(ids, mask))
+
+
+def test_bfloat16_errs_by_two_percent_or_as_the_reference_does(pair: tuple[Any, LanguageModel]) -> None:
+    reference, ours = pair
+    if ours.network.config.experts is not None:
+        return  # which experts are chosen may flip: nothing continuous to compare
+    ids, mask = batch()
+    half = LanguageModel.load(ours.folder, weights="bf16")
+    assert half.network.compute_dtype == torch.bfloat16
+    theirs = copy.deepcopy(reference).to(torch.bfloat16)
+    with torch.no_grad():
+        rounded = theirs(ids, attention_mask=mask, use_cache=False).logits.float()
+    wanted, real = ours.logits(ids, mask), mask.bool()
+    largest = wanted[real].abs().max()
+    error = (half.logits(ids, mask) - wanted)[real].abs().max() / largest
+    assert error <= max(BFLOAT, 1.5 * ((rounded - wanted)[real].abs().max() / largest).item())
+
+
+class Silent:
+    """A tokenizer of no words."""
+
+    def encode(self, text: str) -> list[int]:
+        return []
+
+    def decode(self, ids: Any) -> str:
+        return ""
