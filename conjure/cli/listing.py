@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import click
 
-from conjure.cli.render import out, paint, size, table
+from conjure.cli.render import out, paint, table
 
 EPILOG = """\b
 Examples:
@@ -60,17 +59,9 @@ def listing(ctx: click.Context, as_json: bool) -> None:
 @as_json
 def models(as_json: bool) -> None:
     """The models on this machine: starters, and what lies in the hub's cache."""
-    from conjure.core import shelf
+    from conjure.cli.models import listed
 
-    found = shelf.installed()
-    if as_json:
-        out(json.dumps([_plain(info) for info in found]))
-        return
-    rows = [["model", "task", "parameters", "size", "licence", "summary"]]
-    for info in found:
-        count = f"{info.parameters / 1e6:.1f} M" if info.parameters else "?"
-        rows.append([info.name, info.task or info.kind, count, size(info.bytes), info.licence, info.summary])
-    out(_headed(rows))
+    listed(as_json)
 
 
 @listing.command("data", epilog="\b\nExample:\n  conjure list data")
@@ -96,7 +87,3 @@ def _headed(rows: list[list[str]]) -> str:
 
     head, *rest = table(rows).split("\n")
     return "\n".join([paint(head, "bold", sys.stdout), *rest])
-
-
-def _plain(info: Any) -> dict[str, Any]:
-    return {name: str(value) if name == "path" else value for name, value in vars(info).items()}

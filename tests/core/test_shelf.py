@@ -145,7 +145,7 @@ def test_unknown_revisions(hub: Path, revision: str) -> None:
 def test_unknown_revision_suggests(hub: Path) -> None:
     with pytest.raises(ConjureError) as caught:
         shelf.find("openai/gpt2@mian")
-    assert caught.value.hint == "did you mean 'main'?"
+    assert caught.value.hint == "did you mean 'main'?; to fetch it: conjure models get openai/gpt2@mian"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_unknown_names_suggest(starters: Path, hub: Path, name: str, hint: str) 
 def test_hub_names_that_are_not_here_say_how_to_fetch(starters: Path) -> None:
     with pytest.raises(ConjureError) as caught:
         shelf.find("EleutherAI/pythia-14m@step1")
-    assert "hf download EleutherAI/pythia-14m --revision step1" in caught.value.hint
+    assert caught.value.hint.endswith("conjure models get EleutherAI/pythia-14m@step1")
 
 
 def test_a_folder_says_what_it_lacks(tmp_path: Path) -> None:
@@ -221,3 +221,87 @@ def test_configs_of_wrong_types_do_not_matter(tmp_path: Path) -> None:
     folder = model(tmp_path / "m", task=5, kind=None, parameters="many", licence=["x"])
     info = shelf.info(folder)
     assert (info.task, info.kind, info.parameters, info.licence) == ("", "", 0, "")
+
+
+HEADER = """---
+license: other
+license_name: 'tiny-licence'  # its own
+base_model:
+- org/large
+tags:
+  - text
+---
+license: mit
+"""
+
+
+@pytest.mark.parametrize(("card", "header"), [
+    (HEADER, {"license": "other", "license_name": "tiny-licence", "base_model": "org/large", "tags": "text"}),
+    ("---\r\nlicense: mit\r\n---\r\n", {"license": "mit"}),
+    ("---\nlicense: mit\n", {}),
+    ("license: mit", {}),
+    ("", {}),
+    ("---\n- a\n  x\n: b\n---\n", {}),
+])  # fmt: skip
+def test_the_header_of_a_card(tmp_path: Path, card: str, header: dict[str, str]) -> None:
+    (tmp_path / "README.md").write_bytes(card.encode())
+    assert shelf.card_header(tmp_path) == header
+
+
+def test_a_card_that_is_absurd_or_missing_has_no_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shelf.card_header(tmp_path) == {}
+    (tmp_path / "README.md").write_bytes(b"---\nlicense: \xff\n---")
+    assert shelf.card_header(tmp_path) == {"license": "\N{REPLACEMENT CHARACTER}"}
+    monkeypatch.setattr(shelf, "MAX_CARD_BYTES", 5)
+    assert shelf.card_header(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("architecture", "task"), [
+    ("GPT2LMHeadModel", "text_to_text"), ("LlamaForCausalLM", "text_to_text"), ("MarianMTModel", "translate"),
+    ("T5ForConditionalGeneration", "text_to_text"), ("BertForMaskedLM", "fill"), ("BertModel", ""),
+    ("BertForSequenceClassification", "classify"), (5, ""),
+])  # fmt: skip
+def test_the_task_of_a_public_model(tmp_path: Path, architecture: Any, task: str) -> None:
+    assert shelf.info(model(tmp_path / "m", architectures=[architecture])).task == task
+
+
+def test_the_licence_of_a_public_model_stands_in_its_card(tmp_path: Path) -> None:
+    folder = model(tmp_path / "m", model_type="llama")
+    assert shelf.info(folder).licence == ""
+    (folder / "README.md").write_text(HEADER)
+    assert shelf.info(folder).licence == "tiny-licence"
+    ours = model(tmp_path / "ours", format=1, licence="CC0-1.0")
+    (ours / "README.md").write_text(HEADER)
+    assert shelf.info(ours).licence == "CC0-1.0"
+
+
+def test_parameters_are_counted_by_the_head_of_the_weights(tmp_path: Path) -> None:
+    folder = model(tmp_path / "m", model_type="llama")
+    assert shelf.info(folder).parameters == 0  # the stand-in's weights are no safetensors file
+    head = json.dumps({"__metadata__": {}, "a": {"shape": [3, 4]}, "b": {"shape": []}}).encode()
+    (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
+    assert shelf.info(folder).parameters == 13
+    (folder / "model.safetensors").write_bytes((1 << 60).to_bytes(8, "little") + head)
+    assert shelf.info(folder).parameters == 0
+
+
+def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
+    file = tmp_path / "m" / "tiny.Q8_0.gguf"
+    file.parent.mkdir()
+    file.write_bytes(b"GGUF")
+    assert shelf.find(file) == file == shelf.gguf_file(file) == shelf.gguf_file(file.parent)
+    assert shelf.find(file.parent) == file.parent
+    assert (shelf.info(file).kind, shelf.info(file).bytes, shelf.info(file.parent).bytes) == ("gguf", 4, 4)
+    (file.parent / "tiny.Q4_0.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConjureError, match=r"there are 2: tiny\.Q4_0\.gguf, tiny\.Q8_0\.gguf"):
+        shelf.gguf_file(file.parent)
+    assert shelf.gguf_file(model(tmp_path / "other")) is None
+
+
+@pytest.mark.parametrize(("name", "parts"), [
+    ("org/name", ("org/name", "")), ("org/name@v1", ("org/name", "v1")),
+    ("org/name@refs/pr/1", ("org/name", "refs/pr/1")),
+    ("name", None), ("starter/story", None), ("org/name/x.gguf", None), ("org/name@../x", None), ("/org/name", None),
+])  # fmt: skip
+def test_names_of_the_hub(name: str, parts: tuple[str, str] | None) -> None:
+    assert shelf.names(name) == parts

@@ -1,5 +1,5 @@
-"""Tiny GGUF files, written as llama.cpp's converter writes them: names by the gguf package's own table, values changed by
-what convert_hf_to_gguf.py does to them."""
+"""Tiny GGUF files, written as llama.cpp's converter writes them: names by the gguf package's own table, values changed
+by what convert_hf_to_gguf.py does to them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,37 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-COMMON = dict(vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-              max_position_embeddings=64, bos_token_id=1, eos_token_id=2)  # fmt: skip
-LL = COMMON | dict(num_key_value_heads=2, pad_token_id=0)
-GEMMA = LL | dict(head_dim=16, num_key_value_heads=1)
-MOE = LL | dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=64)
+COMMON = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+          "num_attention_heads": 4,
+              "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
+LL = COMMON | {"num_key_value_heads": 2, "pad_token_id": 0}
+GEMMA = LL | {"head_dim": 16, "num_key_value_heads": 1}
+MOE = LL | {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 64,
+}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", LL | dict(attention_bias=True, mlp_bias=True, rope_theta=5000.0)),
-    "llama-tied": ("Llama", LL | dict(head_dim=16, tie_word_embeddings=True)),
-    "mixtral": ("Mixtral", LL | dict(num_local_experts=4, num_experts_per_tok=2, sliding_window=None)),
+    "llama": ("Llama", LL | {"attention_bias": True, "mlp_bias": True, "rope_theta": 5000.0}),
+    "llama-tied": ("Llama", LL | {"head_dim": 16, "tie_word_embeddings": True}),
+    "mixtral": ("Mixtral", LL | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
     "qwen2": ("Qwen2", LL),
-    "qwen3": ("Qwen3", LL | dict(head_dim=16)),
+    "qwen3": ("Qwen3", LL | {"head_dim": 16}),
     "qwen2moe": ("Qwen2Moe", MOE),
-    "qwen3moe": ("Qwen3Moe", MOE | dict(norm_topk_prob=True, head_dim=16)),
+    "qwen3moe": ("Qwen3Moe", MOE | {"norm_topk_prob": True, "head_dim": 16}),
     "gemma": ("Gemma", GEMMA),
-    "gemma2": ("Gemma2", GEMMA | dict(query_pre_attn_scalar=16, sliding_window=4, attn_logit_softcapping=5.0,
-                                      final_logit_softcapping=3.0)),
-    "gemma3": ("Gemma3", GEMMA | dict(query_pre_attn_scalar=16, sliding_window=4, num_hidden_layers=7)),
-    "phi3": ("Phi3", LL | dict(head_dim=8, partial_rotary_factor=0.5)),
-    "starcoder2": ("Starcoder2", LL | dict(sliding_window=5)),
-    "gpt2": ("GPT2", dict(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)),
-    "gptneox": ("GPTNeoX", COMMON | dict(rotary_pct=0.5, use_parallel_residual=False)),
-    "bloom": ("Bloom", dict(vocab_size=96, hidden_size=32, n_layer=2, n_head=4)),
-    "falcon": ("Falcon", COMMON),
-    "falcon-groups": ("Falcon", COMMON | dict(new_decoder_architecture=True, num_kv_heads=2)),
+    "gemma2": ("Gemma2", GEMMA | {"query_pre_attn_scalar": 16, "sliding_window": 4, "attn_logit_softcapping": 5.0,
+                                      "final_logit_softcapping": 3.0}),
+    "gemma3": ("Gemma3", GEMMA | {"query_pre_attn_scalar": 16, "sliding_window": 4, "num_hidden_layers": 7}),
+    "phi3": ("Phi3", LL | {"head_dim": 8, "partial_rotary_factor": 0.5}),
+    "starcoder2": ("Starcoder2", LL | {"sliding_window": 5}),
+    "gpt2": ("GPT2", {"vocab_size": 96, "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "bos_token_id": 1,
+                       "eos_token_id": 2}),
+    "gptneox": ("GPTNeoX", COMMON | {"rotary_pct": 0.5, "use_parallel_residual": False}),
+    "bloom": ("Bloom", {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "falcon": ("Falcon", COMMON | {"ffn_hidden_size": 128}),
+    "falcon-groups": ("Falcon", COMMON | {"ffn_hidden_size": 128, "new_decoder_architecture": True, "num_kv_heads": 2}),
 }  # fmt: skip
 
 
@@ -61,7 +68,8 @@ def build(name: str, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
 
 def rotary(weight: np.ndarray, heads: int) -> np.ndarray:
     """LlamaModel.permute."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+    halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
 
 
 def of_heads(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -123,7 +131,10 @@ def write(
     more(writer)
     arrays = {hub: changed(name, hub, data.float().numpy(), model.config) for hub, data in tensors.items()}
     for hub, data in stacked(arrays, layers).items():
-        found = table.get_name(hub, try_suffixes=(".weight", ".bias"))
+        # BLOOM's converter takes the prefix off before it looks a name up
+        found = table.get_name(
+            hub.removeprefix("transformer." if name == "bloom" else ""), try_suffixes=(".weight", ".bias")
+        )
         assert found is not None, hub
         want = stored(found, data) if data.ndim > 1 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(found, gguf.quantize(np.ascontiguousarray(data), want), raw_dtype=want)
@@ -140,7 +151,8 @@ def metadata(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
     writer.add_context_length(getattr(config, "max_position_embeddings", 64))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    fixed = arch in ("gpt2", "bloom", "falcon")
+    writer.add_feed_forward_length(4 * config.hidden_size if fixed else config.intermediate_size)
     writer.add_head_count(heads)
     if arch == "falcon":
         writer.add_head_count_kv(config.num_kv_heads if config.new_decoder_architecture else 1)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +19,28 @@ from conjure.models.public.gguf import GgufFile
 from tests.models.public.gguf_writing import MODELS, build, write
 
 Type = gguf.GGMLQuantizationType
+Built = Callable[[str], tuple[Any, dict[str, torch.Tensor]]]
 IDS = torch.tensor([[1, 17, 5, 80, 3, 41, 9, 12, 95, 7, 33, 2]])
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The random model of a family and the tensors of its file, made once."""
+    return functools.cache(lambda name: build(name, tmp_path_factory.mktemp("hub")))
+
+
 @pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    model, tensors = build("llama", tmp_path / "hub")
-    return write(tmp_path / "m.gguf", "llama", model, tensors)
+def llama(tmp_path: Path, built: Built) -> Path:
+    return write(tmp_path / "m.gguf", "llama", *built("llama"))
 
 
-# -- every architecture -------------------------------------------------------------------------------------------------
+# -- every architecture -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_file_gives_back_the_folder_it_was_made_from(tmp_path: Path, name: str) -> None:
+def test_a_file_gives_back_the_folder_it_was_made_from(tmp_path: Path, built: Built, name: str) -> None:
     """Names, shapes and values are those of the hub's file, and transformers computes the same with what came back."""
-    model, tensors = build(name, tmp_path / "hub")
+    model, tensors = built(name)
     file = GgufFile(write(tmp_path / "m.gguf", name, model, tensors))
     prefix = {"gpt2": "transformer.", "bloom": "transformer.", "falcon": "transformer."}.get(name.split("-")[0], "")
     hub = {(n if n.startswith((prefix, "lm_head")) else prefix + n): data for n, data in tensors.items()}
@@ -44,7 +52,9 @@ def test_a_file_gives_back_the_folder_it_was_made_from(tmp_path: Path, name: str
     again.mkdir()
     (again / "config.json").write_text(json.dumps(file.config))
     save_file({n: file.tensor(n) for n in file.names()}, again / "model.safetensors", metadata={"format": "pt"})
-    other = transformers.AutoModelForCausalLM.from_pretrained(again, attn_implementation="eager").eval()
+    assert file.config["model_type"] == model.config.model_type
+    assert file.config["architectures"] == [type(model).__name__]
+    other = type(model).from_pretrained(again, attn_implementation="eager").eval()
     with torch.no_grad():
         expected, got = model(IDS).logits, other(IDS).logits
     assert float((got - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
@@ -65,8 +75,9 @@ def test_llama_3s_frequencies_are_found_from_their_factors(tmp_path: Path) -> No
     """The factors of transformers' own llama3 rule give its four numbers back; others are kept as they are."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    options = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                   original_max_position_embeddings=8192)  # fmt: skip
+    options = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0,
+                   "original_max_position_embeddings": 8192}  # fmt: skip
     config = transformers.LlamaConfig(head_dim=64, num_attention_heads=1, hidden_size=64, rope_parameters=options,
                                       max_position_embeddings=131072)  # fmt: skip
     frequency, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
@@ -92,14 +103,16 @@ def test_llama_3s_frequencies_are_found_from_their_factors(tmp_path: Path) -> No
             assert np.allclose(said["long_factor"], data)
 
 
-# -- types --------------------------------------------------------------------------------------------------------------
+# -- types ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q5_0, Type.Q4_1])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "mixtral", "gptneox", "falcon-groups"])
-def test_quantised_matrices(tmp_path: Path, name: str, kind: Type) -> None:
+@pytest.mark.parametrize(("name", "kind"), [
+    *(("llama", kind) for kind in (Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q5_0, Type.Q4_1)),
+    *((name, kind) for name in ("gpt2", "mixtral", "gptneox") for kind in (Type.F16, Type.Q8_0)),
+])  # fmt: skip
+def test_quantised_matrices(tmp_path: Path, built: Built, name: str, kind: Type) -> None:
     """Each value is what the package's quantisation makes of the tensor as it was stored."""
-    model, tensors = build(name, tmp_path / "hub")
+    model, tensors = built(name)
     file = GgufFile(write(tmp_path / "m.gguf", name, model, tensors, stored=lambda name, data: kind))
     tolerance = {Type.F16: 1e-3, Type.BF16: 1e-2, Type.Q8_0: 1e-2}.get(kind, 0.15)
     for each in file.names():
@@ -113,8 +126,8 @@ def test_quantised_matrices(tmp_path: Path, name: str, kind: Type) -> None:
 
 @pytest.mark.parametrize("kind", [Type.Q8_0, Type.Q4_0])
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "gptneox"])
-def test_packed_matrices_are_the_same_numbers(tmp_path: Path, name: str, kind: Type) -> None:
-    model, tensors = build(name, tmp_path / "hub")
+def test_packed_matrices_are_the_same_numbers(tmp_path: Path, built: Built, name: str, kind: Type) -> None:
+    model, tensors = built(name)
     file = GgufFile(write(tmp_path / "m.gguf", name, model, tensors, stored=lambda name, data: kind))
     for each in file.names():
         found, whole = file.packed(each), file.tensor(each)
@@ -139,8 +152,8 @@ def test_what_is_not_of_these_types_is_not_packed(tmp_path: Path, llama: Path) -
     assert all(file.packed(name) is None for name in file.names())
 
 
-def test_large_tensors_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, tensors = build("llama", tmp_path / "hub")
+def test_large_tensors_are_read_in_pieces(tmp_path: Path, built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tensors = built("llama")
     file = GgufFile(write(tmp_path / "m.gguf", "llama", model, tensors, stored=lambda name, data: Type.Q8_0))
     whole = {name: file.tensor(name) for name in file.names()}
     monkeypatch.setattr("conjure.models.public.gguf._PIECE", 96)
@@ -230,7 +243,7 @@ def test_k_quantisations_by_their_definition(tmp_path: Path, kind: Type, size: i
     assert file.packed("model.embed_tokens.weight") is None
 
 
-# -- files that are none ------------------------------------------------------------------------------------------------
+# -- files that are none ----------------------------------------------------------------------------------------------
 
 
 def broken(path: Path) -> ConjureError:
@@ -263,12 +276,21 @@ def test_another_magic_version_or_an_absurd_count(tmp_path: Path, data: bytes) -
 
 
 def entry(kind: int, value: bytes) -> bytes:
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k" + struct.pack("<I", kind) + value + bytes(40)
+    return (
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 0, 1)
+        + struct.pack("<Q", 1)
+        + b"k"
+        + struct.pack("<I", kind)
+        + value
+        + bytes(40)
+    )
 
 
 @pytest.mark.parametrize("value", [
     entry(9, struct.pack("<IQ", 4, 1 << 60)), entry(9, struct.pack("<IQ", 8, 1 << 60)),
-    entry(9, struct.pack("<IQQ", 8, 1, 1 << 62)), entry(9, struct.pack("<IQ", 9, 3)), entry(9, struct.pack("<IQ", 77, 3)),
+    entry(9, struct.pack("<IQQ", 8, 1, 1 << 62)), entry(9, struct.pack("<IQ", 9, 3)),
+    entry(9, struct.pack("<IQ", 77, 3)),
     entry(8, struct.pack("<Q", 1 << 62)), entry(55, b""), entry(9, struct.pack("<IQQ", 8, 1, 2) + b"\xff\xff"),
 ])  # fmt: skip
 def test_absurd_values(tmp_path: Path, value: bytes) -> None:
@@ -318,7 +340,7 @@ def test_other_misses(tmp_path: Path, llama: Path) -> None:
     with pytest.raises(ConjureError) as caught:
         GgufFile(llama).tensor("model.norm.weigth")
     assert "did you mean 'model.norm.weight'?" in caught.value.hint
-    with pytest.raises(ConjureError, match="I8 cannot be read|no whole"):
+    with pytest.raises(ConjureError, match=r"I8 cannot be read"):
         writer_path = plain(tmp_path / "i.gguf", extra={"output.weight": np.zeros((4, 32), np.int8)},
                             feed_forward_length=64)  # fmt: skip
         GgufFile(writer_path).tensor("lm_head.weight")
