@@ -215,12 +215,10 @@ def _literal(options: tuple[Any, ...], value: Any, where: str, path: str) -> Any
 def _union(members: tuple[Any, ...], value: Any, where: str, path: str) -> Any:
     """The member that takes the value unchanged, else the first that takes it at all."""
     nested = [member for member in members if dataclasses.is_dataclass(member)]
-    if (
-        isinstance(value, Mapping)
-        and len(nested) == 1
-        and not any(typing.get_origin(m) is dict for m in members)
-    ):
-        return _value(nested[0], value, where, path)  # so that its own message reaches the user
+    if isinstance(value, Mapping) and nested and not any(typing.get_origin(m) is dict for m in members):
+        # The one that knows most of the keys, so that its own message about the others reaches the user.
+        likeliest = max(nested, key=lambda m: len({f.name for f in dataclasses.fields(m)} & set(value)))
+        return _value(likeliest, value, where, path)
     accepted = []
     for member in members:
         try:

@@ -80,6 +80,22 @@ def deb_members(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     return found
 
 
+def deb_files(path: Path, pattern: str = "*") -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every file of a Debian package that matches, in order of name; "usr/share/x", and as `files`
+    otherwise."""
+    found: list[tuple[str, bytes]] = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_ar_member(path, "data.tar"))) as packed:
+            for entry in packed:
+                name = _safe(entry.name, path)
+                handle = packed.extractfile(entry) if entry.isfile() and fnmatch.fnmatchcase(name, pattern) else None
+                if handle:
+                    found.append((name, _bounded(handle.read(LIMIT + 1), f"{path}!{entry.name}")))
+    except _BROKEN as error:
+        raise _broken(path, error) from None
+    yield from sorted(found)
+
+
 def glob_escape(name: str) -> str:
     """A pattern that matches `name` and nothing else, for names with brackets or stars in them."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -117,6 +117,47 @@ CATALOGUE: tuple[DataSet, ...] = (
         ),
     ),
     DataSet(
+        "python_stdlib",
+        "the standard library of CPython 3.11: 380 Python files, tests and tables aside",
+        "PSF-2.0 (parts under the licences named in the files)",
+        "Python Software Foundation and contributors (CPython 3.11.2); Debian (packaging)",
+        ship=True,
+        holds="two Debian packages; the .py files are read out of them",
+        origins=(
+            Origin(
+                _DEBIAN + "p/python3.11/libpython3.11-stdlib_3.11.2-6+deb12u8_amd64.deb",
+                "890b3540dad8a1ccc0deeca025db735bcc82629a76adacbe3b50fcc06ed528ca",
+                1_798_560,
+            ),
+            Origin(
+                _DEBIAN + "p/python3.11/libpython3.11-minimal_3.11.2-6+deb12u8_amd64.deb",
+                "f3beaa03994ffedacf73c43a0843d53b062d347115d8af65bee2034552a4e6f9",
+                817_740,
+            ),
+        ),
+    ),
+    DataSet(
+        "instruct_small",
+        "1,100 short instructions with answers, and 175 seed tasks",
+        "Apache-2.0 (some of the answers were written by a language model)",
+        "Sebastian Raschka, LLMs from scratch; Wang et al. 2023, Self-Instruct",
+        ship=True,
+        holds="instruction-data.json and seed_tasks.jsonl, plain or .gz",
+        origins=(
+            Origin(
+                "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/28c65cdfbc33/"
+                "ch07/01_main-chapter-code/instruction-data.json",
+                "7e09a9af353722ca15c18bc580f093f9c39d3178335a75177319cb1e1d163944",
+                203_524,
+            ),
+            Origin(
+                "https://raw.githubusercontent.com/yizhongw/self-instruct/0b26ccaa4159/data/seed_tasks.jsonl",
+                "7779004fa198fdf27cf70a159363879d8a26c53329e11b436af17b3941875f48",
+                110_934,
+            ),
+        ),
+    ),
+    DataSet(
         "wikitext2_valid",
         "WikiText-2, validation part: Wikipedia articles, words split by spaces, rare ones as <unk>",
         "CC BY-SA 3.0",

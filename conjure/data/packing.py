@@ -85,19 +85,27 @@ class Packed:
     def batch(self, rows: Sequence[tuple[Piece, ...]]) -> dict[str, Tensor]:
         """`ids` and `targets` int64 `[B, T]`; where a row holds several documents or padding, also `documents`
         (0, 1, ... in each row). Padding is a document of its own and has no targets."""
-        ids_BT = np.zeros((len(rows), self.length), dtype=np.int64)
-        targets_BT = np.full_like(ids_BT, IGNORED)
-        documents_BT = np.zeros_like(ids_BT)
-        for b, row in enumerate(rows):
-            at = 0
-            for number, piece in enumerate(row):
-                tokens = self.ids[piece.start : piece.stop]
-                end = at + piece.inputs
-                ids_BT[b, at:end], targets_BT[b, at:end] = tokens[:-1], tokens[1:]
-                documents_BT[b, at:end] = number
-                at = end
-            documents_BT[b, at:] = len(row)
-        batch = {"ids": torch.from_numpy(ids_BT), "targets": torch.from_numpy(targets_BT)}
-        if documents_BT.any():
-            batch["documents"] = torch.from_numpy(documents_BT)
-        return batch
+        return laid([[self._tokens(piece) for piece in row] for row in rows], self.length)
+
+    def _tokens(self, piece: Piece) -> tuple[np.ndarray, np.ndarray]:
+        tokens = self.ids[piece.start : piece.stop]
+        return tokens[:-1], tokens[1:]
+
+
+def laid(rows: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], length: int) -> dict[str, Tensor]:
+    """Rows of (ids, targets) of pieces as a batch, see `Packed.batch`; together the pieces of a row have `length` ids
+    or less."""
+    ids_BT = np.zeros((len(rows), length), dtype=np.int64)
+    targets_BT = np.full_like(ids_BT, IGNORED)
+    documents_BT = np.zeros_like(ids_BT)
+    for b, row in enumerate(rows):
+        at = 0
+        for number, (ids, targets) in enumerate(row):
+            end = at + len(ids)
+            ids_BT[b, at:end], targets_BT[b, at:end], documents_BT[b, at:end] = ids, targets, number
+            at = end
+        documents_BT[b, at:] = len(row)
+    batch = {"ids": torch.from_numpy(ids_BT), "targets": torch.from_numpy(targets_BT)}
+    if documents_BT.any():
+        batch["documents"] = torch.from_numpy(documents_BT)
+    return batch

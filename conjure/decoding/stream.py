@@ -1,35 +1,14 @@
-"""Text that continues prompts, as it is drawn.
-
-Legend: B = 1 row, T tokens, V vocabulary.
-"""
+"""Text that continues prompts, as it is drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-
-from conjure.core.errors import ConjureError
-from conjure.core.seeds import generator
-from conjure.decoding.detokenize import Detokenizer
-from conjure.decoding.filters import filtered
-from conjure.decoding.sample import sample
-from conjure.decoding.stops import StopStrings
-from conjure.nn.cache import Cache
-
-
-class Network(Protocol):
-    """What is asked of a network that can be decoded."""
-
-    def cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for `batch` rows of up to `capacity` tokens."""
-        ...
-
-    def __call__(self, ids_BT: Tensor, *, cache: Cache, last_only: bool) -> Tensor:
-        """Logits [B, 1, V] after the last of these next ids."""
-        ...
+from conjure.decoding.generate import check, generate, written
+from conjure.decoding.reader import Network
+from conjure.decoding.rows import Constraint, Row
+from conjure.decoding.settings import Decoding
 
 
 class Tokenizer(Protocol):
@@ -43,75 +22,40 @@ class Tokenizer(Protocol):
 def stream(
     network: Network,
     tokenizer: Tokenizer,
-    prompts: list[str],
+    prompts: Sequence[str],
     *,
-    seeds: list[int],
-    tokens: int,
+    seeds: Sequence[int],
     context: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    stop: Sequence[str] = (),
     start: Sequence[int] = (),
     end: Collection[int] = (),
+    constraints: Sequence[Constraint | None] | None = None,
+    draft: Network | None = None,
+    **fields: Any,
 ) -> Iterator[tuple[int, str]]:
     """Continue each prompt with its own seed, one after the other; yields (index of the prompt, piece of new
     text).
 
-    A text ends after `tokens` tokens, before the first `stop` string, or at an id in `end`. The ids `start`
-    (a beginning-of-text mark, say) go in front of each prompt. Pieces hold whole characters and are never
-    empty. At most `context` tokens, which the network must be able to read, are read at a time, see
-    `continued`. Closing the iterator stops the work.
+    `fields` are those of `Decoding`; a search (beams, best_of) gives each text in one piece. The ids `start` (a
+    beginning-of-text mark, say) go in front of each prompt. Pieces hold whole characters and are never empty. A prompt
+    longer than `context` tokens is read from its last half context on, see `Reader`. Closing the iterator stops the
+    work.
     """
-    for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        ids = [*start, *tokenizer.encode(prompt)]
-        own = [generator(seed)]
-
-        def choose(logits_BV: Tensor, own: list[torch.Generator] = own) -> Tensor:
-            chosen_BV = filtered(logits_BV, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-            return sample(chosen_BV, own)
-
-        text, stops = Detokenizer(tokenizer, after=ids), StopStrings(stop)
-        for token in continued(network, ids, tokens=tokens, context=context, choose=choose):
-            if token in end:
-                break
-            if piece := stops.push(text.push(token)):
+    decoding = Decoding(**fields)
+    ids = [[*start, *tokenizer.encode(prompt)] for prompt in prompts]
+    check(network, ids, seeds, constraints, context=0)
+    for index, (known, seed) in enumerate(zip(ids, seeds, strict=True)):
+        constraint = constraints[index] if constraints is not None else None
+        if decoding.beams > 1 or decoding.best_of > 1:
+            texts = generate(
+                network, tokenizer, [known], decoding, seeds=[seed], end=end, context=context,
+                constraints=[constraint], draft=draft,
+            )  # fmt: skip
+            yield from ((index, found.text) for found in texts if found.text)
+            continue
+        row = Row(
+            index, known, seed=seed, decoding=decoding, end=end,
+            tokenizer=tokenizer, constraint=constraint, watched=True,
+        )  # fmt: skip
+        for _, _, piece in written(network, [row], context=context, draft=draft):
+            if piece:
                 yield index, piece
-            if stops.stopped:
-                break
-        if rest := stops.push(text.finish()) + stops.finish():
-            yield index, rest
-
-
-def continued(
-    network: Network,
-    ids: Sequence[int],
-    *,
-    tokens: int,
-    context: int,
-    choose: Callable[[Tensor], Tensor],
-) -> Iterator[int]:
-    """`tokens` ids that follow `ids`, each picked by `choose(logits_BV) -> ids_B`.
-
-    The network reads at most `context` ids. When they are full, and when the prompt is longer, it goes on
-    from the last context // 2 ids, read anew: so it always sees half of its context or more, and each id is
-    read twice at most.
-    """
-    if not ids:
-        raise ConjureError(
-            "there is nothing to continue: no token comes before the first", hint="write a prompt"
-        )
-    known = list(ids)
-    unread, cache = known, network.cache(1, min(context, len(ids) + tokens))
-    for _ in range(tokens):
-        if cache.length + len(unread) > cache.capacity:
-            cache = network.cache(1, cache.capacity)
-            unread = known[-max(1, cache.capacity // 2) :]
-        with torch.inference_mode():
-            ids_BT = torch.tensor([unread], device=cache.padding_B.device)
-            logits_BV = network(ids_BT, cache=cache, last_only=True)[:, -1]
-            token = int(choose(logits_BV))
-        known.append(token)
-        unread = [token]
-        yield token

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from conjure.codecs.tokenizer import Tokenizer
+from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.files import write_atomic
 from conjure.decoding.generate import Decoding, Generation, Network, generate
@@ -23,11 +24,12 @@ from conjure.models import sentence
 from conjure.models.checkpoint import Checkpoint, Tensors
 from conjure.models.compiled import Compiled
 from conjure.models.encoder_decoder import EncoderDecoder
+from conjure.models.folder import FORMAT, load_weights
 from conjure.models.headed import Headed
 from conjure.models.public.gguf import GgufFile
 from conjure.models.public.load import LoadReport, build, family_of, stored
 from conjure.models.public.save import copied
-from conjure.models.transformer import Transformer
+from conjure.models.transformer import Transformer, TransformerConfig
 
 Ids = Tensor | Sequence[Sequence[int]]
 Weights = Literal["fp32", "bf16", "int8", "int4"]
@@ -57,10 +59,22 @@ class LanguageModel:
             network, report = build(file.config, file, _dtype(weights))
             return cls(network, file.config, path, report, tokenizer=file.tokenizer(), weights=weights)
         config = read_config(path)
+        if config.get("format") == FORMAT and "model_type" not in config:
+            return cls._own(path, config, weights)
         family_of(config)
         tensors: Tensors = Checkpoint(path)
         network, report = build(config, tensors, _dtype(weights))
         return cls(network, config, path, report, weights=weights)
+
+    @classmethod
+    def _own(cls, folder: Path, config: dict[str, Any], weights: Weights) -> LanguageModel:
+        """A model that only conjure's own layout can hold."""
+        if config.get("kind") != "transformer":
+            raise ConjureError(f"{folder}: a {config.get('kind')} is no language model", hint="conjure list models")
+        network = Transformer(from_dict(TransformerConfig, config.get("model", {}), where=f"{folder}: model"))
+        load_weights(network, folder / "model.safetensors")
+        length = config.get("data", {}).get("length", 0)
+        return cls(network.eval().requires_grad_(False), config, folder, context=length, weights=weights)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -120,7 +134,7 @@ class LanguageModel:
         return self.network.hidden(**given).float()
 
     def _given(self, *values: Ids | None) -> dict[str, Tensor]:
-        given = {name: torch.as_tensor(value) for name, value in zip(INPUTS, values, strict=True) if value is not None}
+        given = {name: torch.as_tensor(value) for name, value in zip(INPUTS, values) if value is not None}
         vocab = self.vocab
         for name in ("input_ids", "decoder_input_ids"):
             ids = given.get(name)
@@ -194,12 +208,16 @@ class LanguageModel:
             return self._rewritten(rows, decoding, seeds, on_token, constraints)
         if "generate" not in self.can:
             raise ConjureError(f"a {self.family} of this kind writes no text", hint=f"it can {', '.join(sorted(self.can))}")
-        start = [] if self.tokenizer.bos is None else [self.tokenizer.bos]
         return generate(
-            self.writer, self.tokenizer, [list(row) or start for row in rows], decoding, seeds=seeds, end=self.end,
+            self.writer, self.tokenizer, [self._begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
             context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
             on_token=on_token,
         )  # fmt: skip
+
+    def _begun(self, row: Sequence[int]) -> list[int]:
+        """A prompt with something before its first token: what we train reads a border between documents there."""
+        first = self.tokenizer.end if self.report is None else self.tokenizer.bos
+        return list(row) if first is None or (row and self.report is not None) else [first, *row]
 
     def _rewritten(
         self, rows: Sequence[Sequence[int]], decoding: Decoding, seeds: Sequence[int],

@@ -30,6 +30,7 @@ from conjure.nn.latent import Latent, LatentAttention
 from conjure.nn.linear import Linear
 from conjure.nn.norm import LayerNorm, RMSNorm
 from conjure.nn.position import Rope, rope_tables, rotate, sinusoid_table
+from conjure.nn.quantised import project
 from conjure.nn.relative import Relative, RelativeBias, alibi
 
 
@@ -434,10 +435,8 @@ class Transformer(nn.Module):
             x_BTD = self.project_out(x_BTD)
         if self.config.logit_scale != 1:
             x_BTD = x_BTD * self.config.logit_scale
-        if self.head is not None:
-            logits_BTV = self.head(x_BTD).float()
-        else:
-            logits_BTV = F.linear(x_BTD, self.head_weight.to(x_BTD.dtype)).float()
+        assert self.embed is not None, "a stack without a vocabulary has no head"
+        logits_BTV = (project(self.embed, x_BTD) if self.head is None else self.head(x_BTD)).float()
         if self.head_bias is not None:
             logits_BTV = logits_BTV + self.head_bias.float()
         cap = self.config.logit_softcap

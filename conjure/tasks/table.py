@@ -60,6 +60,22 @@ TABLE: tuple[Edge, ...] = (
     ),
     Edge(
         ("text",),
+        "text",
+        "complete",
+        "conjure.tasks.code_to_code:CodeToCode",
+        "starter/code",
+        "fills a gap in a file of code",
+    ),
+    Edge(
+        ("text",),
+        "text",
+        "chat",
+        "conjure.tasks.chat:Chat",
+        "starter/chat",
+        "answers, or does as it is told",
+    ),
+    Edge(
+        ("text",),
         "image",
         "draw",
         "conjure.tasks.text_to_image:TextToImage",

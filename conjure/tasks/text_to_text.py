@@ -1,4 +1,4 @@
-"""text -> text: a decoder transformer writes on from where a text stops."""
+"""text -> text: a decoder transformer, or an LSTM beside it, writes on from where a text stops."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
-from conjure.codecs.tokenizer import Tokenizer, train_bpe, train_characters
+from conjure.codecs.tokenizer import Tokenizer, train_bpe, train_characters, train_unigram, train_wordpiece
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.device import read_rate
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Progress, Result
 from conjure.data.books import documents, split, tokenize, trained_tokenizer
-from conjure.data.packing import IGNORED, Packed
+from conjure.data.packing import Packed
 from conjure.decoding.stream import stream
 from conjure.media.text import Text
 from conjure.metrics.likelihood import Likelihood
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.lstm import LSTM, LSTMConfig
 from conjure.models.transformer import Transformer, TransformerConfig
+from conjure.tasks.causal import CausalTraining, seeded
 from conjure.tasks.text_evaluation import published
 
 PREVIEW = ("Once upon a time", '"Who is there?" asked', "The ship")
@@ -36,7 +38,7 @@ class TextData:
     """`sets` are names of data sets whose .md and .txt files are the documents."""
 
     sets: tuple[str, ...] = ()
-    tokenizer: Literal["bpe", "characters"] = "bpe"
+    tokenizer: Literal["bpe", "wordpiece", "unigram", "characters"] = "bpe"
     length: int = 256
     """Tokens the network reads at once while it trains."""
 
@@ -51,14 +53,13 @@ class TextToTextOptions:
     stop: tuple[str, ...] = Field(default=(), description="end before this text; may be given several times")
 
 
-class TextToText:
+class TextToText(CausalTraining[Transformer | LSTM]):
     Options = TextToTextOptions
-    ModelConfig = TransformerConfig
+    ModelConfig = TransformerConfig | LSTMConfig
     DataConfig = TextData
-    causal = True
 
     def __init__(
-        self, network: Transformer, tokenizer: Tokenizer, data: TextData, *,
+        self, network: Transformer | LSTM, tokenizer: Tokenizer, data: TextData, *,
         training: Packed | None = None, validation: Packed | None = None, bytes_per_token: float = 1.0, seed: int = 0,
     ) -> None:  # fmt: skip
         self.network, self.tokenizer, self.data, self.seed = network, tokenizer, data, seed
@@ -69,18 +70,16 @@ class TextToText:
         return self.data.sets
 
     @classmethod
-    def create(cls, model: TransformerConfig, data: TextData, seed: int = 0) -> TextToText:
+    def create(cls, model: TransformerConfig | LSTMConfig, data: TextData, seed: int = 0) -> TextToText:
         """A new model. The tokenizer is trained on the training documents; the recipe's `vocab` must be its size."""
         training, validation = split(documents(data.sets))
-        tokenizer = trained_tokenizer(training, model.vocab, train_bpe if data.tokenizer == "bpe" else _characters)
+        tokenizer = trained_tokenizer(training, model.vocab, TRAINERS[data.tokenizer])
         if tokenizer.size != model.vocab:
             raise ConjureError(
                 f"model.vocab is {model.vocab}, the data have {tokenizer.size} characters",
                 hint=f"write model.vocab={tokenizer.size}",
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
-            network = Transformer(model)
+        network = seeded(lambda: _network(model), seed)
         seen, unseen = tokenize(training, tokenizer), tokenize(validation, tokenizer)
         return cls(
             network, tokenizer, data, seed=seed,
@@ -93,7 +92,7 @@ class TextToText:
     def load(cls, folder: Path) -> TextToText:
         """A trained model, ready for use."""
         saved = read_config(folder)
-        network = Transformer(from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model"))
+        network = _network(_config(folder, saved))
         load_weights(network, folder / "model.safetensors")
         data = from_dict(TextData, saved.get("data", {}), where=f"{folder}: data")
         return cls(network.eval().requires_grad_(False), Tokenizer.load(folder), data)
@@ -102,34 +101,6 @@ class TextToText:
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         assert self.training is not None
         return self.training.batch([self.training.row(i) for i in indices])
-
-    def loss(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-        """(summed cross-entropy in nats, number of targets)."""
-        run = self.network if network is None else network
-        total = run(batch["ids"], documents=batch.get("documents"), targets=batch["targets"])
-        return total, (batch["targets"] != IGNORED).sum()
-
-    def logits(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.network(batch["ids"], documents=batch.get("documents"))
-
-    def tokens(self, batch: dict[str, Tensor]) -> int:
-        return batch["ids"].numel()
-
-    def flops(self, batch: dict[str, Tensor]) -> float:
-        return 3 * self.network.flops(*batch["ids"].shape)
-
-    def describe(self, batch: dict[str, Tensor]) -> str:
-        """The tokens between bars, those without loss in [brackets], a double bar where another document begins."""
-        lines = []
-        documents_BT = batch.get("documents", torch.zeros_like(batch["ids"]))
-        for ids, targets, own in zip(batch["ids"], batch["targets"], documents_BT, strict=True):
-            pieces, before = [], own[0]
-            for token, target, document in zip(ids.tolist(), targets.tolist(), own, strict=True):
-                text = repr(self.tokenizer.token(token))[1:-1]
-                pieces.append(("|" if document != before else "") + (f"[{text}]" if target == IGNORED else text))
-                before = document
-            lines.append("|".join(pieces))
-        return "\n".join(lines)
 
     def preview(self, seed: int) -> dict[str, Text]:
         """Continuations of three beginnings."""
@@ -154,7 +125,7 @@ class TextToText:
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
         sections = {"model": to_dict(self.network.config), "data": to_dict(self.data)}
         write_config(
-            folder, kind="transformer", task="text_to_text", network=self.network, sections=sections
+            folder, kind=_kind(self.network.config), task="text_to_text", network=self.network, sections=sections
         )
         save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
         self.tokenizer.save(folder)
@@ -164,9 +135,12 @@ class TextToText:
     def forecast(folder: Path, options: TextToTextOptions, count: int) -> dict[str, Any]:
         """`seconds`: every token reads every weight once, as fast as memory gives them; `memory_bytes`: the cache."""
         saved = read_config(folder)
-        config = from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model")
+        config = _config(folder, saved)
         length = from_dict(TextData, saved.get("data", {}), where=f"{folder}: data").length
-        cache = 4 * 2 * count * config.layers * config.key_heads * config.width * min(length, options.tokens)
+        if isinstance(config, LSTMConfig):
+            cache = 4 * 2 * count * config.layers * config.dim
+        else:
+            cache = 4 * 2 * count * config.layers * config.key_heads * config.width * min(length, options.tokens)
         return {"memory_bytes": cache, "seconds": options.tokens * 4 * saved["parameters"] / read_rate()}
 
     def generate(self, inputs: Sequence[Text], options: TextToTextOptions, seeds: Sequence[int]) -> Iterator[Event]:
@@ -204,9 +178,33 @@ class TextToText:
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
         """See `tasks.text_evaluation`."""
-        return published(self.network, self.tokenizer, self.data.sets, self.data.length, data, on_progress)
+        return published(
+            self.network, self.tokenizer, self.data.sets, self.data.length, data, on_progress  # type: ignore[arg-type]
+        )
+
+
+def _network(config: TransformerConfig | LSTMConfig) -> Transformer | LSTM:
+    return LSTM(config) if isinstance(config, LSTMConfig) else Transformer(config)
+
+
+def _kind(config: TransformerConfig | LSTMConfig) -> str:
+    return "lstm" if isinstance(config, LSTMConfig) else "transformer"
+
+
+def _config(folder: Path, saved: dict[str, Any]) -> TransformerConfig | LSTMConfig:
+    kind = LSTMConfig if saved.get("kind") == "lstm" else TransformerConfig
+    return from_dict(kind, saved.get("model", {}), where=f"{folder}: model")
 
 
 def _characters(texts: Iterator[str], size: int) -> Tokenizer:
     """The size follows from the text."""
     return train_characters("".join(texts))
+
+
+TRAINERS: dict[str, Callable[[Iterator[str], int], Tokenizer]] = {
+    "bpe": train_bpe,
+    "wordpiece": train_wordpiece,
+    "unigram": train_unigram,
+    "characters": _characters,
+}
+"""How `data.tokenizer` is trained."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 import torch
+from transformers.generation import logits_process as theirs
 
 from conjure.core.seeds import normal
-from conjure.decoding.filters import filtered, keep_min_p, keep_top_k, keep_top_p, tempered
+from conjure.decoding import filters
+from conjure.decoding.filters import filtered, keep_min_p, keep_top_k, keep_top_p, keep_typical, tempered
 
 EVERY = [0, 1, 2, 3, 4]
 SHARES = [0.05, 0.4, 0.1, 0.25, 0.2]
@@ -95,3 +98,100 @@ def test_the_best_always_stays(settings: tuple[float, int, float, float]) -> Non
     best_B = logits_BV.argmax(-1)
     assert torch.isfinite(out_BV.gather(1, best_B[:, None])).all()
     assert (out_BV[:, ::2] == -math.inf).all() and not out_BV.isnan().any()
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("vocab", [50, 700, 10_001])
+def test_truncations_are_those_of_transformers(vocab: int, spread: float) -> None:
+    logits_BV = normal(range(3), (vocab,)) * spread
+    ids = torch.zeros(3, 1, dtype=torch.int64)
+    for k in (1, 7, 40):
+        assert torch.equal(keep_top_k(logits_BV, k), theirs.TopKLogitsWarper(k)(ids, logits_BV))
+    for p in (0.05, 0.3, 0.6):  # sums in float32 over thousands of tokens leave the border in doubt
+        expected = theirs.TopPLogitsWarper(p)(ids, logits_BV.double())
+        assert torch.equal(keep_top_p(logits_BV, p).double(), expected)
+        expected = theirs.TypicalLogitsWarper(p)(ids, logits_BV.double())
+        assert torch.equal(keep_typical(logits_BV, p).double(), expected)
+    for p in (0.01, 0.5, 0.9):
+        assert torch.equal(keep_min_p(logits_BV, p), theirs.MinPLogitsWarper(p)(ids, logits_BV))
+    expected = theirs.TemperatureLogitsWarper(0.7)(ids, logits_BV).softmax(-1)
+    torch.testing.assert_close(tempered(logits_BV, 0.7).softmax(-1), expected)
+
+
+def test_truncations_without_sorting_all_are_those_that_sort_all() -> None:
+    for spread in (0.0, 0.02, 1.0, 4.0):
+        logits_BV = (normal(range(4), (20_000,)) * spread * 8).round() / 8  # many equals
+        for p in (0.0, 0.2, 0.9, 0.999):
+            sorted_BV, order_BV = logits_BV.double().sort(dim=-1, descending=True, stable=True)
+            share_BV = sorted_BV.softmax(-1)
+            out_BV = share_BV.cumsum(-1) - share_BV >= p
+            out_BV[:, 0] = False
+            expected = logits_BV.masked_fill(out_BV.scatter(-1, order_BV, out_BV), -math.inf)
+            found = keep_top_p(logits_BV, p)
+            differ = (found != expected).sum(-1)
+            assert (differ <= (1 if 0 < p < 1 else 0)).all()  # at the border, where a sum is p but for rounding
+        for k in (1, 60, 500):
+            order_BV = logits_BV.sort(dim=-1, descending=True, stable=True).indices
+            assert torch.equal(keep_top_k(logits_BV, k), logits_BV.scatter(-1, order_BV[:, k:], -math.inf))
+        assert torch.equal(filters.best_values(logits_BV, 90), logits_BV.sort(dim=-1, descending=True).values[:, :90])
+
+
+def test_typical_keeps_what_is_as_surprising_as_expected() -> None:
+    # Entropy 1.41 nats; the surprises are 3.00, 0.92, 2.30, 1.39, 1.61, so 3 and 4 come first, then 1.
+    assert kept(keep_typical(LOGITS_BV, 0.2)) == [[3]]
+    assert kept(keep_typical(LOGITS_BV, 0.4)) == [[3, 4]]
+    assert kept(keep_typical(LOGITS_BV, 0.8)) == [[1, 3, 4]]
+    assert kept(keep_typical(LOGITS_BV, 1.0)) == [EVERY]
+
+
+KNOWN = [[1, 2, 3, 1, 2], [4, 4, 4, 0], [7]]
+
+
+def test_repetition_penalty_is_that_of_transformers() -> None:
+    logits_BV = normal(range(3), (9,))
+    found = filters.penalise_repeats(logits_BV, KNOWN, 1.7)
+    for b, ids in enumerate(KNOWN):
+        expected = theirs.RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([ids]), logits_BV[b : b + 1])
+        assert torch.equal(found[b], expected[0])
+    assert not torch.equal(found, logits_BV)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_repeated_ngrams_are_those_of_transformers(n: int) -> None:
+    logits_BV = normal(range(3), (9,))
+    found = filters.without_repeated_ngrams(logits_BV, KNOWN, n)
+    for b, ids in enumerate(KNOWN):
+        expected = theirs.NoRepeatNGramLogitsProcessor(n)(torch.tensor([ids]), logits_BV[b : b + 1])
+        assert torch.equal(found[b], expected[0])
+
+
+def test_suppression_is_that_of_transformers() -> None:
+    logits_BV = normal(range(3), (9,))
+    expected = theirs.SuppressTokensLogitsProcessor([2, 5])(torch.zeros(3, 1), logits_BV)
+    assert torch.equal(filters.without(logits_BV, (2, 5)), expected)
+    some_BV = filters.without(logits_BV, (2, 5), [1])
+    assert torch.equal(some_BV[1], expected[1]) and torch.equal(some_BV[[0, 2]], logits_BV[[0, 2]])
+
+
+def test_bias_is_that_of_transformers() -> None:
+    logits_BV = normal(range(3), (9,))
+    expected = theirs.SequenceBiasLogitsProcessor({(2,): 1.5, (7,): -4.0})(torch.zeros(3, 1).long(), logits_BV)
+    assert torch.equal(filters.biased(logits_BV, {2: 1.5, 7: -4.0}), expected)
+    assert kept(filters.biased(logits_BV, {4: -math.inf}))[0] == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
+def test_presence_and_frequency_count_as_the_api_says() -> None:
+    # mu[j] - c[j] * frequency - (c[j] > 0) * presence
+    logits_BV = normal(range(3), (9,))
+    found = filters.penalise_counts(logits_BV, KNOWN, presence=0.3, frequency=0.5)
+    for b, ids in enumerate(KNOWN):
+        counts = Counter(ids)
+        expected = [float(logits_BV[b, j]) - counts[j] * 0.5 - (counts[j] > 0) * 0.3 for j in range(9)]
+        torch.testing.assert_close(found[b], torch.tensor(expected))
+    assert torch.equal(filters.penalise_counts(logits_BV, [[], [], []], presence=1.0, frequency=1.0), logits_BV)
+
+
+def test_forced_rows_have_one_choice() -> None:
+    logits_BV = normal(range(3), (9,))
+    found = filters.only(logits_BV, {0: 4, 2: 8})
+    assert kept(found)[0] == [4] and kept(found)[2] == [8] and torch.equal(found[1], logits_BV[1])

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from conjure.core.errors import ConjureError
-from conjure.core.seeds import generator
-from conjure.decoding.filters import keep_top_k
-from conjure.decoding.sample import sample
-from conjure.decoding.stream import continued, stream
-from conjure.models.transformer import Transformer, TransformerConfig
+from conjure.decoding.generate import generate
+from conjure.decoding.settings import Decoding
+from conjure.decoding.stream import stream
 from conjure.nn.cache import Cache
-from conjure.nn.position import Rope
+from tests.decoding.networks import Letters, Table, toy
 
 PROMPTS = ["Once upon", "a 🍎", "zwölf 中文字"]
 END = 256
@@ -49,88 +47,42 @@ class Scripted:
         return logits_B1V
 
 
-def tiny(max_length: int = 0) -> Transformer:
-    """Random weights, wide enough apart that the best token is clear."""
-    places = {"positions": "learned", "max_length": max_length} if max_length else {"rope": Rope(dim=8)}
-    network = Transformer(
-        TransformerConfig(vocab=257, dim=32, layers=2, heads=4, kv_heads=2, qk_norm=True, **places)  # pyright: ignore[reportArgumentType]
-    )
-    draw = generator(7)
-    with torch.no_grad():
-        for weight in network.parameters():
-            if weight.dim() == 2:
-                weight.copy_(torch.randn(weight.shape, generator=draw) * 0.3)
-    return network.eval()
-
-
-def best(logits_BV: Tensor) -> Tensor:
-    return logits_BV.argmax(-1)
-
-
-def without_cache(network: Transformer, ids: list[int], tokens: int, context: int) -> list[int]:
-    """The rule in its plainest form: read everything again for every token."""
-    known, begin = list(ids), 0
-    with torch.inference_mode():
-        for _ in range(tokens):
-            if len(known) - begin > context:
-                begin = len(known) - context // 2
-            known.append(int(network(torch.tensor([known[begin:]]))[0, -1].argmax()))
-    return known[len(ids) :]
-
-
-@pytest.mark.parametrize("max_length", [0, 64], ids=["rope", "learned"])
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_greedy_with_cache_is_greedy_without(prompt: str, max_length: int) -> None:
-    network, ids = tiny(max_length), Bytes().encode(prompt)
-    expected = without_cache(network, ids, 30, 64)
-    assert len(set(expected)) > 5
-    assert list(continued(network, ids, tokens=30, context=64, choose=best)) == expected
-
-
-@pytest.mark.parametrize("length", [5, 16, 17, 50])
-def test_a_full_context_goes_on_from_its_last_half(length: int) -> None:
-    network = tiny()
-    ids = [(7 * i) % 256 for i in range(length)]
-    expected = without_cache(network, ids, 40, 16)
-    assert list(continued(network, ids, tokens=40, context=16, choose=best)) == expected
-
-
-def test_each_token_is_read_once_while_the_context_lasts() -> None:
-    network = Scripted("abcdef")
-    list(continued(network, [1, 2, 3], tokens=6, context=9, choose=best))
-    assert network.given == [3, 1, 1, 1, 1, 1]
-
-
 def test_pieces_join_to_the_text_of_all_tokens() -> None:
-    network, tokenizer, seen = tiny(), Bytes(), ["", "", ""]
+    network, tokenizer, seen = toy(), Bytes(), ["", "", ""]
     for index, piece in stream(network, tokenizer, PROMPTS, seeds=[1, 2, 3], tokens=60, context=64, top_k=40):
         assert piece
         seen[index] += piece
     for k, prompt in enumerate(PROMPTS):
-        own = [generator(k + 1)]
+        ids, rules = tokenizer.encode(prompt), Decoding(tokens=60, top_k=40)
+        (drawn,) = generate(network, tokenizer, [ids], rules, seeds=[k + 1], context=64)
+        assert prompt + seen[k] == tokenizer.decode(ids + drawn.ids)
 
-        def choose(logits_BV: Tensor, own: list[torch.Generator] = own) -> Tensor:
-            return sample(keep_top_k(logits_BV, 40), own)
 
-        ids = tokenizer.encode(prompt)
-        drawn = list(continued(network, ids, tokens=60, context=64, choose=choose))
-        assert prompt + seen[k] == tokenizer.decode(ids + drawn)
+def test_searches_come_in_one_piece() -> None:
+    network, prompts = Table(), ["abc", "da"]
+    found = list(stream(network, Letters(), prompts, seeds=[1, 2], tokens=5, context=0, beams=3))
+    ids = [Letters().encode(prompt) for prompt in prompts]
+    best = generate(network, Letters(), ids, Decoding(tokens=5, beams=3), seeds=[1, 2])
+    assert found == list(enumerate(each.text for each in best))
+
+
+def test_a_prompt_longer_than_the_context_is_read_from_its_last_half_context_on() -> None:
+    network, long = Table(), "abcdeabcdeabcde"
+    whole = list(stream(network, Letters(), [long], seeds=[1], tokens=1, context=8, end=[0]))
+    tail = list(stream(network, Letters(), [long[-4:]], seeds=[1], tokens=1, context=8, end=[0]))
+    assert whole == tail and network.given == [(1, 4)] * 2
 
 
 def test_emoji_and_cjk_come_whole_and_the_end_mark_ends() -> None:
     pieces = list(
-        stream(
-            Scripted("é 👩‍👧 中"), Bytes(), ["x"], seeds=[0], tokens=99, context=200, temperature=0, end=[END]
-        )
+        stream(Scripted("é 👩‍👧 中"), Bytes(), ["x"], seeds=[0], tokens=99, context=200, temperature=0, end=[END])
     )
     assert pieces == [(0, c) for c in "é 👩‍👧 中"]
 
 
 def test_stop_strings_are_cut_off_across_tokens() -> None:
     network = Scripted("one\nUser: two")
-    pieces = list(
-        stream(network, Bytes(), ["x"], seeds=[0], tokens=99, context=200, temperature=0, stop=["\nUser:"])
-    )
+    pieces = list(stream(network, Bytes(), ["x"], seeds=[0], tokens=99, context=200, temperature=0, stop=["\nUser:"]))
     assert "".join(piece for _, piece in pieces) == "one"
     assert len(network.given) == len("one\nUser:")
 
@@ -143,7 +95,7 @@ def test_an_unfinished_stop_string_is_text_after_all() -> None:
 
 
 def test_a_prompt_alone_gives_what_it_gives_among_others() -> None:
-    network = tiny()
+    network = toy()
 
     def texts(prompts: list[str], seeds: list[int]) -> list[str]:
         out = [""] * len(prompts)

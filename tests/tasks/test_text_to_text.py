@@ -13,10 +13,12 @@ from conjure.core.events import Delta, Progress, Result
 from conjure.core.seeds import rng
 from conjure.data.packing import IGNORED
 from conjure.media.text import Text
+from conjure.models.lstm import LSTM
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.nn.position import Rope
 from conjure.tasks.text_evaluation import plain, words
 from conjure.tasks.text_to_text import TextData, TextToText, TextToTextOptions
+from conjure.tasks.training import prepare
 
 WORDS = "the a red green old cat dog bird sees likes hears and but then .".split()
 MODEL = TransformerConfig(vocab=280, dim=16, layers=1, heads=2, rope=Rope(dim=8))
@@ -184,3 +186,37 @@ def test_an_empty_prompt(task: TextToText, prompt: str) -> None:
 def test_preview(task: TextToText) -> None:
     assert task.preview(0)["continuations"].text.startswith("Once upon a time")
     assert task.preview(0)["continuations"] == task.preview(0)["continuations"] != task.preview(1)["continuations"]
+
+
+@pytest.mark.parametrize(("kind", "size"), [("wordpiece", 48), ("unigram", 270)])
+def test_other_tokenizers(places: Path, tmp_path: Path, kind: str, size: int) -> None:
+    model = TransformerConfig(vocab=size, dim=8, layers=1, heads=1)
+    made = TextToText.create(model, TextData(sets=("tales",), tokenizer=kind, length=16), 0)  # type: ignore[arg-type]
+    assert made.tokenizer.size == size and made.tokenizer.end == 0
+    assert made.evaluate(2)["loss"] == pytest.approx(math.log(size), rel=0.1)
+    made.save(tmp_path / "model")
+    text = "the red cat sees a dog."
+    assert TextToText.load(tmp_path / "model").tokenizer.encode(text) == made.tokenizer.encode(text)
+    assert made.tokenizer.decode(made.tokenizer.encode(text)) == text
+
+
+def test_an_lstm_goes_the_same_way(places: Path, tmp_path: Path) -> None:
+    recipe = places / "lstm.yaml"
+    recipe.write_text(
+        "task: text_to_text\nmodel: {kind: lstm, vocab: 280, dim: 16, layers: 1}\n"
+        "data: {sets: [tales], length: 16}\ntrain: {steps: 1, batch: 1}\n"
+    )
+    read, made = prepare(recipe)
+    assert isinstance(made, TextToText) and isinstance(made.network, LSTM)
+    before = made.evaluate()["bits_per_byte"]
+    learnt(made)
+    after = made.evaluate()["bits_per_byte"]
+    assert after < before / 1.5 and read.train.steps == 1
+    made.save(tmp_path / "model")
+    loaded = TextToText.load(tmp_path / "model")
+    assert isinstance(loaded.network, LSTM) and loaded.network.config == made.network.config
+    assert loaded.evaluate_published()["bits_per_byte"]["value"] == pytest.approx(after, rel=0.15)
+    options = TextToTextOptions(tokens=20)
+    texts = [list(loaded.generate([Text("the cat")], options, seeds))[-1].media[-1].text for seeds in ([7], [6, 7])]
+    assert texts[0] == texts[1] and texts[0].startswith("the cat") and len(texts[0]) > 10
+    assert TextToText.forecast(tmp_path / "model", options, 2)["memory_bytes"] == 4 * 2 * 2 * 16

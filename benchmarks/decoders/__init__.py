@@ -1,0 +1,1 @@
+"""What `benchmarks.text` compares: each of these programs decodes with the same random weights."""

@@ -1,0 +1,805 @@
+// One pass of a decoder transformer over a few rows: a step of decoding, or a piece of a prompt.
+//
+// Plain C interface (the structs at the top are mirrored in structs.py), no dependency but the C++20 library. Matrices
+// lie in tiles of 16 outputs, so that one vector register holds 16 outputs and every input is broadcast to all of them:
+//   fp32  [tile][input][16]                bf16  [tile][input / 2][16] pairs, the even input in the low half
+//   int8  [tile][group][8][16][4] bytes, value + 128             scale fp16 [tile][group][16]; groups of 32 inputs
+//   int4  [tile][group][4][16][4] bytes, value + 8, inputs 0-15 of the group in the low nibbles, 16-31 in the high
+// Inputs are padded to 32 and outputs to 16. Before a product with int8 or int4 the activations are rounded to int8 with
+// one scale per group of 32, as llama.cpp does, so that products are sums of integers. Keys lie as [slot / 16][C][16],
+// values as [slot][C padded to 16]: both products of attention are the product with an fp32 (or fp16) matrix.
+//
+// Legend: B rows of the batch, T new tokens of each, R = B T, D width, H query heads, K key heads, C head width.
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+enum Kind : int32_t { FP32, BF16, INT8, INT4 };
+enum NormKind : int32_t { NONE, RMS, LAYER };
+enum Activation : int32_t { SILU, GELU, GELU_TANH, QUICK_GELU, RELU, RELU2 };
+
+struct Matrix {
+    const uint8_t* data;
+    const uint16_t* scale;
+    const float* bias;  // padded to 16, or null
+    int32_t kind, rows, cols, unused;
+};
+struct Norm {
+    const float *weight, *bias;
+    int32_t kind;
+    float eps;
+};
+struct Layer {
+    Matrix qkv, out, gate, up, down;  // a plain feed-forward layer has no gate (no data)
+    Norm attention_in, attention_out, attention_post, mlp_in, mlp_out, mlp_post, q, k;
+    const float* sinks;   // a logit per head that takes part in the softmax, or null
+    const float* slopes;  // of ALiBi, per head, or null
+    float scale;
+    int32_t window, rope, unused;  // rope: which tables, -1 is none
+};
+struct Model {
+    Matrix embed, head;
+    Norm embed_norm, final_norm;
+    const float* place;  // learned positions [max_length, D], or null
+    const Layer* layers;
+    int32_t count, dim, heads, key_heads, width, hidden, activation, parallel, interleaved, half_cache;
+    float softcap, logit_softcap, embedding_scale;
+    int32_t unused;
+};
+struct Call {
+    const int64_t* ids;      // [B, T]
+    const float* more;       // [B, T, D] that is added to the embedding, or null
+    const int64_t* padding;  // [B]
+    uint8_t *keys, *values;  // [layer, B, K, capacity, ...]
+    const float *cos[2], *sin[2];  // [capacity, rotated / 2]
+    float* logits;  // [B, 1 or T, V]; null: none are needed
+    int32_t batch, tokens, length, capacity, rotated[2], last_only, threads;
+};
+
+namespace {
+
+// ---------------------------------------------------------------- vectors of 16
+
+constexpr int LANES = 16;
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef int8_t v16b __attribute__((vector_size(16)));
+
+template <class V> inline V load(const void* at) {
+    V v;
+    memcpy(&v, at, sizeof v);
+    return v;
+}
+template <class V> inline void store(void* at, V v) { memcpy(at, &v, sizeof v); }
+inline int padded(int n, int to) { return (n + to - 1) / to * to; }
+
+inline vf halves(const void* at) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)at));
+#elif defined(__F16C__)
+    vf v;
+    for (int i = 0; i < 2; i++) {
+        __m256 part = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at + i));
+        memcpy((char*)&v + 32 * i, &part, 32);
+    }
+    return v;
+#else
+    _Float16 h[LANES];
+    memcpy(h, at, sizeof h);
+    vf v;
+    for (int i = 0; i < LANES; i++) v[i] = (float)h[i];
+    return v;
+#endif
+}
+inline void put_half(void* at, float value) {
+#if defined(__F16C__)
+    uint16_t h = (uint16_t)_cvtss_sh(value, 0);
+#else
+    _Float16 h = (_Float16)value;
+#endif
+    memcpy(at, &h, 2);
+}
+
+// acc[lane] += sum over 4 of unsigned w[lane][i] * signed a[i], the four bytes of a
+inline vi dot4(vi acc, vu w, int32_t a) {
+#if defined(__AVX512VNNI__)
+    return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(a));
+#elif defined(__AVXVNNI__) || defined(__AVX2__)
+    __m256i out[2], u[2];
+    memcpy(out, &acc, 64);
+    memcpy(u, &w, 64);
+    for (int i = 0; i < 2; i++) {
+#if defined(__AVXVNNI__)
+        out[i] = _mm256_dpbusd_avx_epi32(out[i], u[i], _mm256_set1_epi32(a));
+#else
+        __m256i even = _mm256_set1_epi32((a << 24 >> 24 & 0xffff) | (a << 8 >> 24) * 65536);
+        __m256i odd = _mm256_set1_epi32((a << 16 >> 24 & 0xffff) | (a >> 24) * 65536);
+        out[i] = _mm256_add_epi32(out[i], _mm256_madd_epi16(_mm256_and_si256(u[i], _mm256_set1_epi32(0xff00ff)), even));
+        out[i] = _mm256_add_epi32(out[i], _mm256_madd_epi16(_mm256_srli_epi16(u[i], 8), odd));
+#endif
+    }
+    memcpy(&acc, out, 64);
+    return acc;
+#else
+    acc += (vi)(w & 255) * (a << 24 >> 24) + (vi)(w >> 8 & 255) * (a << 16 >> 24);
+    return acc + (vi)(w >> 16 & 255) * (a << 8 >> 24) + (vi)(w >> 24) * (a >> 24);
+#endif
+}
+
+inline vf pick(vi condition, vf yes, vf no) { return (vf)((condition & (vi)yes) | (~condition & (vi)no)); }
+
+inline vf exponential(vf x) {  // within 2 units in the last place; 0 (nearly) below -87
+    x = pick(x < -87.0f, vf{} - 87.0f, pick(x > 88.0f, vf{} + 88.0f, x));
+    vf magic = vf{} + 12582912.0f;
+    vf n = x * 1.44269504f + magic;
+    vi power = ((vi)n - (vi)magic) << 23;
+    n -= magic;
+    vf r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vf p = r * (r * (r * (r * (r * 1.3981999e-3f + 8.3334519e-3f) + 4.1665795e-2f) + 1.6666665e-1f) + 0.5f) * r + r + 1.0f;
+    return (vf)((vi)p + power);
+}
+inline vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
+inline vf capped(vf x, float cap) { return cap * (2.0f * sigmoid(x * (2.0f / cap)) - 1.0f); }
+
+inline vf activated(vf x, int kind) {
+    switch (kind) {
+        case SILU: return x * sigmoid(x);
+        case GELU_TANH: return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x));
+        case QUICK_GELU: return x * sigmoid(1.702f * x);
+        case GELU: {  // erf after Abramowitz and Stegun 7.1.26, absolute error 1.5e-7
+            vf z = (vf)((vi)x & 0x7fffffff) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+            vf tail = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+            vf half = 0.5f * tail * exponential(-z * z);
+            return x * pick(x < 0.0f, half, 1.0f - half);
+        }
+        default: x = pick(x > 0.0f, x, vf{}); return kind == RELU2 ? x * x : x;
+    }
+}
+
+// ---------------------------------------------------------------- threads
+
+inline void pause() {
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+inline int64_t microseconds() {
+    return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Threads that wait for work: spinning for a moment, since the next step mostly comes at once, then asleep.
+struct Pool {
+    alignas(64) std::atomic<uint64_t> job{0};  // number * 2^16 + how many threads take part
+    alignas(64) std::atomic<uint32_t> arrived{0};
+    alignas(64) std::atomic<uint32_t> phase{0};
+    alignas(64) std::atomic<int> next{0};  // of the pieces of work that threads take in turn
+    int count = 1, started = 1;
+    void (*work)(int) = nullptr;
+
+    void run(int threads, void (*f)(int)) {
+        work = f;
+        count = threads;
+        next = 0;
+        for (; started < threads; started++) std::thread([this, id = started, seen = job.load()] { wait(id, seen); }).detach();
+        if (threads > 1) {
+            job.store(((job.load() >> 16) + 1) << 16 | (uint64_t)threads, std::memory_order_seq_cst);
+            job.notify_all();
+        }
+        f(0);
+        barrier();
+    }
+    void wait(int id, uint64_t seen) {
+        for (;;) {
+            int64_t until = microseconds() + 50;
+            uint64_t now;
+            while ((now = job.load(std::memory_order_acquire)) == seen) {
+                for (int i = 0; i < 8; i++) pause();
+                if (microseconds() > until) job.wait(seen);
+            }
+            seen = now;
+            if (id >= (int)(now & 0xffff)) continue;
+            work(id);
+            barrier();
+        }
+    }
+    void barrier() {
+        if (count == 1) {
+            next.store(0, std::memory_order_relaxed);
+            return;
+        }
+        uint32_t now = phase.load(std::memory_order_relaxed);
+        if ((int)arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == count) {
+            arrived.store(0, std::memory_order_relaxed);
+            next.store(0, std::memory_order_relaxed);
+            phase.store(now + 1, std::memory_order_seq_cst);
+            phase.notify_all();
+            return;
+        }
+        for (int spins = 0; phase.load(std::memory_order_acquire) == now; spins++) {
+            if (spins < 1000) pause();
+            else phase.wait(now);  // somebody is not running at all; yielding would give the turn to other programs
+        }
+    }
+};
+
+Pool* pool = nullptr;
+std::mutex one_at_a_time;
+
+// ---------------------------------------------------------------- products
+
+// R rows of activations, as a product with a matrix of this kind reads them
+struct Rows {
+    std::vector<float> x, scale;
+    std::vector<int8_t> q;
+    std::vector<int32_t> sum;  // of a group of q, times -8
+    int xs = 0, qs = 0, gs = 0;
+
+    void size(int rows, int cols) {
+        int wide = padded(cols, 32);
+        xs = wide + 16, qs = wide + 64, gs = wide / 32;  // the odd lengths keep rows apart in the cache
+        x.assign((size_t)rows * xs, 0.0f);
+        q.assign((size_t)rows * qs, 0);
+        scale.assign((size_t)rows * gs, 0.0f);
+        sum.assign((size_t)rows * gs, 0);
+    }
+    void quantise(int row, int groups) {
+        for (int g = 0; g < groups; g++) {
+            const float* from = x.data() + (size_t)row * xs + 32 * g;
+            vf a = load<vf>(from), b = load<vf>(from + 16);
+            vi ma = (vi)a & 0x7fffffff, mb = (vi)b & 0x7fffffff;
+            vi larger = (ma > mb) ? ma : mb;
+            int32_t bits = 0, total = 0;
+            for (int i = 0; i < LANES; i++) bits = larger[i] > bits ? larger[i] : bits;
+            float most;
+            memcpy(&most, &bits, 4);
+            float inverse = most > 0 ? 127.0f / most : 0.0f;
+            vi qa = (vi)(a * inverse + 12582912.0f) - 0x4b400000, qb = (vi)(b * inverse + 12582912.0f) - 0x4b400000;
+            vi both = qa + qb;
+            for (int i = 0; i < LANES; i++) total += both[i];
+            int8_t* to = q.data() + (size_t)row * qs + 32 * g;
+            store(to, __builtin_convertvector(qa, v16b));
+            store(to + 16, __builtin_convertvector(qb, v16b));
+            scale[(size_t)row * gs + g] = most / 127.0f;
+            sum[(size_t)row * gs + g] = -8 * total;
+        }
+    }
+};
+
+struct ReadF32 {
+    static constexpr int steps = 1;
+    static void get(const uint8_t* at, vf* w) { w[0] = load<vf>(at); }
+};
+struct ReadF16 {
+    static constexpr int steps = 1;
+    static void get(const uint8_t* at, vf* w) { w[0] = halves(at); }
+};
+struct ReadBF16 {
+    static constexpr int steps = 2;
+    static void get(const uint8_t* at, vf* w) {
+        vu pair = load<vu>(at);
+        w[0] = (vf)(pair << 16), w[1] = (vf)(pair & 0xffff0000u);
+    }
+};
+
+// y[r][16 n + lane] (+)= sum over k of w[n][k][lane] * x[r][k]; `stride` bytes lead from k to the next, `apart` to n + 1
+template <class Read, int R, int N>
+inline void dots(const uint8_t* w, size_t stride, size_t apart, int steps, const float* x, int xs, float* y, int ys, bool more) {
+    constexpr int S = Read::steps, U = R * N * S >= 4 ? 1 : 4 / (R * N * S);
+    vf acc[U][N][R] = {};
+    int k = 0;
+    for (; k + U <= steps; k += U)
+        for (int u = 0; u < U; u++)
+            for (int n = 0; n < N; n++) {
+                vf v[S];
+                Read::get(w + n * apart + (k + u) * stride, v);
+                for (int s = 0; s < S; s++)
+                    for (int r = 0; r < R; r++) acc[u][n][r] += v[s] * x[r * xs + (k + u) * S + s];
+            }
+    for (; k < steps; k++)
+        for (int n = 0; n < N; n++) {
+            vf v[S];
+            Read::get(w + n * apart + k * stride, v);
+            for (int s = 0; s < S; s++)
+                for (int r = 0; r < R; r++) acc[0][n][r] += v[s] * x[r * xs + k * S + s];
+        }
+    for (int r = 0; r < R; r++)
+        for (int n = 0; n < N; n++) {
+            for (int u = 1; u < U; u++) acc[0][n][r] += acc[u][n][r];
+            float* at = y + r * ys + LANES * n;
+            store(at, more ? load<vf>(at) + acc[0][n][r] : acc[0][n][r]);
+        }
+}
+
+template <bool FOUR, int R>
+inline void grouped(const uint8_t* w, const uint16_t* scale, int groups, const Rows& a, int row, float* y, int ys) {
+    vf acc[R] = {};
+    const int8_t* q = a.q.data() + (size_t)row * a.qs;
+    const float* sa = a.scale.data() + (size_t)row * a.gs;
+    const int32_t* sum = a.sum.data() + (size_t)row * a.gs;
+    for (int g = 0; g < groups; g++) {
+        vi d[R];
+        for (int r = 0; r < R; r++) d[r] = (vi{} + sum[r * a.gs + g]) << (FOUR ? 0 : 4);
+        const uint8_t* at = w + (size_t)g * (FOUR ? 256 : 512);
+        auto take = [&](vu u, int j) {
+            for (int r = 0; r < R; r++) d[r] = dot4(d[r], u, load<int32_t>(q + r * a.qs + 32 * g + 4 * j));
+        };
+        for (int j = 0; j < (FOUR ? 4 : 8); j++) {
+            vu u = load<vu>(at + 64 * j);
+            __builtin_prefetch(at + 64 * j + 2048);
+            if constexpr (FOUR) {
+                take(u & 0x0f0f0f0fu, j);
+                take(u >> 4 & 0x0f0f0f0fu, j + 4);
+            } else take(u, j);
+        }
+        vf sw = halves(scale + LANES * g);
+        for (int r = 0; r < R; r++) acc[r] += __builtin_convertvector(d[r], vf) * (sw * sa[r * a.gs + g]);
+    }
+    for (int r = 0; r < R; r++) store(y + r * ys, acc[r]);
+}
+
+template <class F> inline void by_eights(int rows, F f) {
+    int row = 0;
+    for (; rows - row >= 8; row += 8) f.template operator()<8>(row);
+    if (rows - row >= 4) f.template operator()<4>(row), row += 4;
+    if (rows - row >= 2) f.template operator()<2>(row), row += 2;
+    if (rows - row >= 1) f.template operator()<1>(row);
+}
+
+constexpr int BLOCK = 3;     // tiles that are computed together for many rows
+constexpr int DEPTH = 512;   // inputs after which many rows go round again, so that the weights stay in the cache
+
+template <class Read, int N>
+void dense(const Matrix& m, int tile, const Rows& a, int rows, float* y, int ys, int size) {
+    constexpr int S = Read::steps;
+    int wide = padded(m.cols, 32), depth = rows > 8 ? DEPTH : wide;
+    size_t stride = (size_t)LANES * size * S, apart = (size_t)wide / S * stride;
+    for (int k = 0; k < wide; k += depth) {
+        int steps = (depth < wide - k ? depth : wide - k) / S;
+        const uint8_t* w = m.data + tile * apart + k / S * stride;
+        by_eights(rows, [&]<int R>(int row) {
+            dots<Read, R, N>(w, stride, apart, steps, a.x.data() + (size_t)row * a.xs + k, a.xs, y + row * ys, ys, k > 0);
+        });
+    }
+}
+
+// y[row][16 n + lane] of `count` <= BLOCK tiles from `tile` on
+void product(const Matrix& m, int tile, int count, const Rows& a, int rows, float* y, int ys) {
+    int groups = padded(m.cols, 32) / 32;
+    if (m.kind == INT8 || m.kind == INT4) {
+        for (int n = 0; n < count; n++) {
+            size_t at = (size_t)(tile + n) * groups;
+            by_eights(rows, [&]<int R>(int row) {
+                if (m.kind == INT8) grouped<false, R>(m.data + at * 512, m.scale + at * LANES, groups, a, row, y + row * ys + LANES * n, ys);
+                else grouped<true, R>(m.data + at * 256, m.scale + at * LANES, groups, a, row, y + row * ys + LANES * n, ys);
+            });
+        }
+    } else if (count == BLOCK && rows > 8) {
+        if (m.kind == FP32) dense<ReadF32, BLOCK>(m, tile, a, rows, y, ys, 4);
+        else dense<ReadBF16, BLOCK>(m, tile, a, rows, y, ys, 2);
+    } else {
+        for (int n = 0; n < count; n++)
+            if (m.kind == FP32) dense<ReadF32, 1>(m, tile + n, a, rows, y + LANES * n, ys, 4);
+            else dense<ReadBF16, 1>(m, tile + n, a, rows, y + LANES * n, ys, 2);
+    }
+}
+
+// ---------------------------------------------------------------- one pass
+
+struct Own {  // what each thread has for itself
+    Rows rows, mlp;
+    std::vector<float> first, second, scores, queries;
+};
+struct Pass {
+    const Model* m;
+    const Call* c;
+    int R, wide, qkv_wide, hidden_wide, heads_wide;  // wide: lengths of rows, padded to 16
+    std::vector<float> x, update, qkv, attended, hidden;
+    Rows shared, shared_mlp;
+    std::vector<Own> own;
+} pass;
+
+// Pieces of `count` things, taken by whoever is free: f(first, end)
+template <class F> void share(int count, int unit, F f) {
+    int threads = pool->count, piece = padded(count / (threads * 6) + 1, unit);
+    for (int at; (at = pool->next.fetch_add(piece, std::memory_order_relaxed)) < count;) f(at, at + piece < count ? at + piece : count);
+}
+
+// each(row, column, 16 values) for all outputs; with a second matrix each(row, column, values, its values)
+template <class E> void multiply(int thread, const Matrix& m, const Matrix* second, const Rows& a, int rows, E each) {
+    Own& own = pass.own[thread];
+    constexpr int WIDE = BLOCK * LANES;
+    share(padded(m.rows, LANES) / LANES, rows > 8 && m.kind < INT8 ? BLOCK : 1, [&](int from, int end) {
+        for (int tile = from; tile < end; tile += BLOCK) {
+            int count = end - tile < BLOCK ? end - tile : BLOCK;
+            product(m, tile, count, a, rows, own.first.data(), WIDE);
+            if (second) product(*second, tile, count, a, rows, own.second.data(), WIDE);
+            for (int r = 0; r < rows; r++)
+                for (int n = 0; n < count; n++) {
+                    int column = (tile + n) * LANES;
+                    vf y = load<vf>(own.first.data() + r * WIDE + LANES * n), z = vf{};
+                    if (m.bias) y += load<vf>(m.bias + column);
+                    if (second) z = load<vf>(own.second.data() + r * WIDE + LANES * n);
+                    if (second && second->bias) z += load<vf>(second->bias + column);
+                    each(r, column, y, z);
+                }
+        }
+    });
+    pool->barrier();
+}
+
+void normalise(const Norm& n, const float* x, float* y, int dim) {
+    if (n.kind == NONE && !n.weight && x == y) return;
+    float mean = 0, square = 0;
+    if (n.kind == LAYER) {
+#pragma omp simd reduction(+ : mean)
+        for (int i = 0; i < dim; i++) mean += x[i];
+        mean /= dim;
+    }
+#pragma omp simd reduction(+ : square)
+    for (int i = 0; i < dim; i++) square += (x[i] - mean) * (x[i] - mean);
+    float inverse = n.kind == NONE ? 1.0f : 1.0f / std::sqrt(square / dim + n.eps);
+    for (int i = 0; i < dim; i++) y[i] = (x[i] - mean) * inverse;
+    if (n.weight)
+        for (int i = 0; i < dim; i++) y[i] *= n.weight[i];
+    if (n.bias)
+        for (int i = 0; i < dim; i++) y[i] += n.bias[i];
+}
+
+
+// The rows that a product reads: normalised, and rounded if it wants that. Every thread makes a single row for itself.
+const Rows& prepare(int thread, Rows& shared, const Norm& norm, const std::vector<float>& from, int stride, const Matrix& reader) {
+    bool alone = pass.R == 1;
+    Rows& to = alone ? (&shared == &pass.shared ? pass.own[thread].rows : pass.own[thread].mlp) : shared;
+    for (int r = alone ? 0 : thread; r < pass.R; r += alone ? 1 : pool->count) {
+        float* x = to.x.data() + (size_t)r * to.xs;
+        normalise(norm, from.data() + (size_t)r * stride, x, reader.cols);
+        memset(x + reader.cols, 0, sizeof(float) * (padded(reader.cols, 32) - reader.cols));
+        if (reader.kind >= INT8) to.quantise(r, padded(reader.cols, 32) / 32);
+    }
+    if (!alone) pool->barrier();
+    return to;
+}
+
+// What a layer computed goes into the residual stream, normalised before or the sum after, where the placement says so
+void settle(int thread, const Norm& out, const Norm& post) {
+    for (int r = thread; r < pass.R; r += pool->count) {
+        float *x = pass.x.data() + (size_t)r * pass.wide, *u = pass.update.data() + (size_t)r * pass.wide;
+        normalise(out, u, u, pass.m->dim);
+        for (int i = 0; i < pass.m->dim; i++) x[i] += u[i];
+        normalise(post, x, x, pass.m->dim);
+    }
+    pool->barrier();
+}
+
+void add(int thread, const Matrix& matrix, const Rows& rows, const Norm& out, const Norm& post) {
+    bool later = out.kind != NONE || post.kind != NONE;
+    multiply(thread, matrix, nullptr, rows, pass.R, [&](int r, int column, vf y, vf) {
+        float* at = (later ? pass.update : pass.x).data() + (size_t)r * pass.wide + column;
+        store(at, later ? y : load<vf>(at) + y);
+    });
+    if (later) settle(thread, out, post);
+}
+
+void turn(float* v, const Norm& norm, const float* cos, const float* sin, int rotated) {
+    normalise(norm, v, v, pass.m->width);
+    int half = rotated / 2, apart = pass.m->interleaved ? 1 : half, step = pass.m->interleaved ? 2 : 1;
+    for (int i = 0; i < half; i++) {
+        float a = v[i * step], b = v[i * step + apart];
+        v[i * step] = a * cos[i] - b * sin[i];
+        v[i * step + apart] = b * cos[i] + a * sin[i];
+    }
+}
+
+size_t keys_at(int layer, int b, int head) {  // the number of slots before those of this head
+    return ((size_t)(layer * pass.c->batch + b) * pass.m->key_heads + head) * pass.c->capacity;
+}
+
+// Queries and keys are normalised and turned; keys and values go into the cache
+void remember(const Layer& l, int number) {
+    const Model& m = *pass.m;
+    const Call& c = *pass.c;
+    int C = m.width, wide = padded(C, LANES), G = m.heads / m.key_heads, size = m.half_cache ? 2 : 4;
+    share(pass.R * m.key_heads, 1, [&](int from, int end) {
+        for (int item = from; item < end; item++) {
+            int r = item / m.key_heads, head = item % m.key_heads, b = r / c.tokens, slot = c.length + r % c.tokens;
+            int64_t position = slot > c.padding[b] ? slot - c.padding[b] : 0;
+            const float *cos = nullptr, *sin = nullptr;
+            int rotated = l.rope < 0 ? 0 : c.rotated[l.rope];
+            if (rotated) cos = c.cos[l.rope] + position * rotated / 2, sin = c.sin[l.rope] + position * rotated / 2;
+            float* q = pass.qkv.data() + (size_t)r * pass.qkv_wide + head * G * C;
+            float* k = pass.qkv.data() + (size_t)r * pass.qkv_wide + (m.heads + head) * C;
+            const float* v = k + m.key_heads * C;
+            for (int g = 0; g < G; g++) turn(q + g * C, l.q, cos, sin, rotated);
+            turn(k, l.k, cos, sin, rotated);
+            uint8_t* key = c.keys + (keys_at(number, b, head) * C + (size_t)(slot / LANES) * LANES * C + slot % LANES) * size;
+            uint8_t* value = c.values + (keys_at(number, b, head) + slot) * wide * size;
+            for (int i = 0; i < C; i++) {
+                if (m.half_cache) put_half(key + i * LANES * size, k[i]), put_half(value + i * size, v[i]);
+                else memcpy(key + i * LANES * size, k + i, 4), memcpy(value + i * size, v + i, 4);
+            }
+        }
+    });
+    pool->barrier();
+}
+
+struct Query {  // a query head at a token, and the slots it sees
+    int row, head, from, end;
+};
+
+float softmax(float* s, const Layer& l, const Query& q, int low, int high, int64_t padding) {
+    float cap = pass.m->softcap, most = l.sinks ? l.sinks[q.head] : -INFINITY;
+    vf top = vf{} + most, total = vf{};
+    for (int i = low; i < high; i += LANES) {
+        vf v = load<vf>(s + i);
+        if (cap > 0) v = capped(v, cap);
+        if (l.slopes)
+            for (int j = 0; j < LANES; j++) v[j] += l.slopes[q.head] * (float)(i + j - padding);
+        if (i < q.from || i + LANES > q.end)
+            for (int j = 0; j < LANES; j++)
+                if (i + j < q.from || i + j >= q.end) v[j] = -INFINITY;
+        store(s + i, v);
+        top = pick(v > top, v, top);
+    }
+    for (int j = 0; j < LANES; j++) most = top[j] > most ? top[j] : most;
+    for (int i = low; i < high; i += LANES) {
+        vf v = load<vf>(s + i), p = exponential(v - most);
+        p = pick(v > -INFINITY, p, vf{});
+        store(s + i, p);
+        total += p;
+    }
+    float sum = l.sinks ? std::exp(l.sinks[q.head] - most) : 0.0f;
+    for (int j = 0; j < LANES; j++) sum += total[j];
+    return sum;
+}
+
+// Up to 8 queries that share a key head: scores, softmax, weighted values
+template <class Read, int R> void attend(Own& own, const Layer& l, const Query* queries, const uint8_t* keys, const uint8_t* values, int64_t padding) {
+    const Model& m = *pass.m;
+    int C = m.width, wide = padded(C, LANES), long_ = pass.c->capacity + LANES, size = m.half_cache ? 2 : 4;
+    int low = queries[0].from, high = queries[0].end;
+    for (int r = 0; r < R; r++) {
+        const float* q = pass.qkv.data() + (size_t)queries[r].row * pass.qkv_wide + queries[r].head * C;
+        for (int i = 0; i < C; i++) own.queries[r * wide + i] = q[i] * l.scale;
+        low = queries[r].from < low ? queries[r].from : low;
+        high = queries[r].end > high ? queries[r].end : high;
+    }
+    low = low / LANES * LANES;
+    int top = padded(high, LANES);
+    float *s = own.scores.data(), inverse[R];
+    for (int at = low; at < top; at += LANES)
+        dots<Read, R, 1>(keys + (size_t)at * C * size, LANES * size, 0, C, own.queries.data(), wide, s + at, long_, false);
+    for (int r = 0; r < R; r++) {
+        float sum = softmax(s + r * long_, l, queries[r], low, top, padding);
+        inverse[r] = sum > 0 ? 1.0f / sum : 0.0f;  // a row of padding sees nothing
+    }
+    const uint8_t* v = values + (size_t)low * wide * size;
+    float* out = own.queries.data();
+    for (int n = 0; n < wide;) {
+        if (R <= 4 && wide - n >= 64) {
+            dots<Read, R, 4>(v + n * size, (size_t)wide * size, LANES * size, high - low, s + low, long_, out + n, wide, false);
+            n += 64;
+        } else {
+            dots<Read, R, 1>(v + n * size, (size_t)wide * size, 0, high - low, s + low, long_, out + n, wide, false);
+            n += LANES;
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        float* to = pass.attended.data() + (size_t)queries[r].row * pass.heads_wide + queries[r].head * C;
+        for (int i = 0; i < C; i++) to[i] = out[r * wide + i] * inverse[r];
+    }
+}
+
+void attention(int thread, const Layer& l, int number) {
+    const Model& m = *pass.m;
+    const Call& c = *pass.c;
+    int G = m.heads / m.key_heads, all = G * c.tokens, pieces = (all + 7) / 8, size = m.half_cache ? 2 : 4;
+    share(c.batch * m.key_heads * pieces, 1, [&](int from, int end) {
+        for (int item = from; item < end; item++) {
+            int b = item / pieces / m.key_heads, head = item / pieces % m.key_heads, first = item % pieces * 8;
+            Query queries[8];
+            int count = all - first < 8 ? all - first : 8, pad = (int)c.padding[b];
+            for (int i = 0; i < count; i++) {
+                int t = (first + i) / G, end_slot = c.length + t + 1, start = l.window ? end_slot - l.window : 0;
+                queries[i] = {b * c.tokens + t, head * G + (first + i) % G, start > pad ? start : pad, end_slot};
+            }
+            const uint8_t* keys = c.keys + keys_at(number, b, head) * m.width * size;
+            const uint8_t* values = c.values + keys_at(number, b, head) * padded(m.width, LANES) * size;
+            by_eights(count, [&]<int R>(int row) {
+                if (m.half_cache) attend<ReadF16, R>(pass.own[thread], l, queries + row, keys, values, pad);
+                else attend<ReadF32, R>(pass.own[thread], l, queries + row, keys, values, pad);
+            });
+        }
+    });
+    pool->barrier();
+}
+
+void embed(const Matrix& m, int64_t id, float* x) {
+    int wide = padded(m.cols, 32), groups = wide / 32, lane = id % LANES;
+    size_t tile = id / LANES;
+    for (int k = 0; k < m.cols; k++) {
+        size_t cell = (tile * wide + k) * LANES + lane, pair = (tile * wide + k / 2 * 2) * LANES + 2 * lane + k % 2;
+        size_t group = tile * groups + k / 32;
+        if (m.kind == FP32) x[k] = ((const float*)m.data)[cell];
+        else if (m.kind == BF16) {
+            uint32_t bits = (uint32_t)((const uint16_t*)m.data)[pair] << 16;
+            memcpy(x + k, &bits, 4);
+        } else {
+            float scale = halves(m.scale + group * LANES)[lane];
+            int in = k % 32, at = (m.kind == INT8 ? in : in % 16) / 4 * 64 + lane * 4 + in % 4;
+            if (m.kind == INT8) x[k] = scale * (m.data[group * 512 + at] - 128);
+            else x[k] = scale * ((m.data[group * 256 + at] >> (in < 16 ? 0 : 4) & 15) - 8);
+        }
+    }
+}
+
+void begin(int thread) {
+    const Model& m = *pass.m;
+    const Call& c = *pass.c;
+    for (int r = thread; r < pass.R; r += pool->count) {
+        float* x = pass.x.data() + (size_t)r * pass.wide;
+        memset(x, 0, sizeof(float) * pass.wide);
+        int64_t position = c.length + r % c.tokens - c.padding[r / c.tokens];
+        embed(m.embed, c.ids[r], x);
+        for (int i = 0; i < m.dim; i++) x[i] *= m.embedding_scale;
+        if (c.more)
+            for (int i = 0; i < m.dim; i++) x[i] += c.more[(size_t)r * m.dim + i];
+        if (m.place)
+            for (int i = 0; i < m.dim; i++) x[i] += m.place[(position > 0 ? position : 0) * m.dim + i];
+        normalise(m.embed_norm, x, x, m.dim);
+    }
+    pool->barrier();
+}
+
+// From here on only the last token of each row is needed
+void last_only(int thread) {
+    const Call& c = *pass.c;
+    if (!c.last_only || pass.R == c.batch) return;
+    if (thread == 0) {
+        auto shorten = [&](std::vector<float>& v, int wide) {
+            for (int b = 0; b < c.batch; b++)
+                memmove(v.data() + (size_t)b * wide, v.data() + (size_t)((b + 1) * c.tokens - 1) * wide, sizeof(float) * wide);
+        };
+        shorten(pass.x, pass.wide), shorten(pass.attended, pass.heads_wide);
+    }
+    pool->barrier();
+    if (thread == 0) pass.R = c.batch;
+    pool->barrier();
+}
+
+void finish(int thread) {
+    const Model& m = *pass.m;
+    const Call& c = *pass.c;
+    last_only(thread);
+    const Rows& last = prepare(thread, pass.shared, m.final_norm, pass.x, pass.wide, m.head);
+    multiply(thread, m.head, nullptr, last, pass.R, [&](int r, int column, vf y, vf) {
+        if (m.logit_softcap > 0) y = capped(y, m.logit_softcap);
+        int left = m.head.rows - column;
+        memcpy(c.logits + (size_t)r * m.head.rows + column, &y, sizeof(float) * (left < LANES ? left : LANES));
+    });
+}
+
+void whole_pass(int thread) {
+    const Model& m = *pass.m;
+    const Norm none = {};
+    begin(thread);
+    for (int number = 0; number < m.count; number++) {
+        const Layer& l = m.layers[number];
+        const Rows* mlp = nullptr;  // beside attention the feed-forward layer reads x as it was before
+        if (m.parallel) mlp = &prepare(thread, pass.shared_mlp, l.mlp_in, pass.x, pass.wide, l.up);
+        const Rows* rows = &prepare(thread, pass.shared, l.attention_in, pass.x, pass.wide, l.qkv);
+        multiply(thread, l.qkv, nullptr, *rows, pass.R, [&](int r, int column, vf y, vf) {
+            store(pass.qkv.data() + (size_t)r * pass.qkv_wide + column, y);
+        });
+        remember(l, number);
+        attention(thread, l, number);
+        if (number == m.count - 1 && !m.parallel) last_only(thread);
+        rows = &prepare(thread, pass.shared, none, pass.attended, pass.heads_wide, l.out);
+        add(thread, l.out, *rows, l.attention_out, l.attention_post);
+        if (!m.parallel) mlp = &prepare(thread, pass.shared, l.mlp_in, pass.x, pass.wide, l.up);
+        bool gated = l.gate.data != nullptr;
+        multiply(thread, gated ? l.gate : l.up, gated ? &l.up : nullptr, *mlp, pass.R, [&](int r, int column, vf y, vf z) {
+            y = activated(y, m.activation);
+            store(pass.hidden.data() + (size_t)r * pass.hidden_wide + column, gated ? y * z : y);
+        });
+        rows = &prepare(thread, pass.shared, none, pass.hidden, pass.hidden_wide, l.down);
+        add(thread, l.down, *rows, l.mlp_out, l.mlp_post);
+    }
+    if (pass.c->logits) finish(thread);
+}
+
+void room(const Model& m, const Call& c) {
+    int heads = m.heads * m.width, keys = m.key_heads * m.width, R = c.batch * c.tokens, most = m.dim > heads ? m.dim : heads;
+    most = most > m.hidden ? most : m.hidden;
+    pass.m = &m, pass.c = &c, pass.R = R;
+    pass.wide = padded(m.dim, LANES), pass.qkv_wide = padded(heads + 2 * keys, LANES);
+    pass.hidden_wide = padded(m.hidden, LANES), pass.heads_wide = padded(heads, LANES);
+    auto grow = [](std::vector<float>& v, size_t size) { if (v.size() < size) v.resize(size); };
+    grow(pass.x, (size_t)R * pass.wide), grow(pass.update, (size_t)R * pass.wide);
+    grow(pass.qkv, (size_t)R * pass.qkv_wide), grow(pass.attended, (size_t)R * pass.heads_wide);
+    grow(pass.hidden, (size_t)R * pass.hidden_wide);
+    pass.shared.size(R, most);
+    if (m.parallel) pass.shared_mlp.size(R, m.dim);
+    if ((int)pass.own.size() < c.threads) pass.own.resize(c.threads);
+    for (Own& own : pass.own) {
+        own.rows.size(1, most), own.mlp.size(1, m.dim);
+        grow(own.first, (size_t)R * BLOCK * LANES), grow(own.second, (size_t)R * BLOCK * LANES);
+        grow(own.scores, (size_t)8 * (c.capacity + LANES)), grow(own.queries, (size_t)8 * padded(m.width, LANES));
+    }
+}
+
+void awake() {  // a child process has its parent's memory, but not its threads
+    static pid_t owner = 0;
+    if (owner != getpid()) pool = new Pool, owner = getpid();
+}
+
+struct Single {  // one product alone, for tests
+    const Matrix* matrix;
+    const float* x;
+    float* y;
+    int rows;
+} single;
+
+}  // namespace
+
+extern "C" {
+
+// 16 if integer dot products are one instruction, and other facts that tests and reports ask for
+int conjure_lanes(void) {
+#if defined(__AVX512VNNI__)
+    return 16;
+#elif defined(__AVXVNNI__)
+    return 8;
+#else
+    return 0;
+#endif
+}
+
+size_t conjure_sizes(int which) {
+    const size_t sizes[] = {sizeof(Matrix), sizeof(Norm), sizeof(Layer), sizeof(Model), sizeof(Call)};
+    return sizes[which];
+}
+
+void conjure_pass(const Model* m, const Call* c) {
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    awake();
+    room(*m, *c);
+    pool->run(c->threads, whole_pass);
+}
+
+// y [rows, matrix.rows padded to 16] = x [rows, matrix.cols] times the matrix
+void conjure_product(const Matrix* matrix, const float* x, float* y, int rows, int threads) {
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    awake();
+    pass.R = rows;
+    pass.shared.size(rows, matrix->cols);
+    pass.attended.assign(x, x + (size_t)rows * matrix->cols);
+    if ((int)pass.own.size() < threads) pass.own.resize(threads);
+    for (Own& own : pass.own) {
+        own.rows.size(1, matrix->cols);
+        if (own.first.size() < (size_t)rows * BLOCK * LANES) own.first.resize((size_t)rows * BLOCK * LANES);
+    }
+    single = {matrix, x, y, rows};
+    pool->run(threads, [](int thread) {
+        const Matrix& m = *single.matrix;
+        const Rows& rows = prepare(thread, pass.shared, Norm{}, pass.attended, m.cols, m);
+        multiply(thread, m, nullptr, rows, single.rows, [&](int r, int column, vf y, vf) {
+            store(single.y + (size_t)r * padded(m.rows, LANES) + column, y);
+        });
+    });
+}
+
+void conjure_row(const Matrix* matrix, int64_t row, float* x) { embed(*matrix, row, x); }
+}
