@@ -89,7 +89,7 @@ class VisionLanguage(nn.Module):
     def hidden(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, pixel_values: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """The language model's last states `[B, T, D]`; of the pictures `[N, C, H, W]` the first are for row 0, and so on."""
+        """The language model's last states `[B, T, D]`; the first pictures of `[N, C, H, W]` are for row 0, ..."""
         if pixel_values is None:
             return self.decoder.hidden(input_ids, mask_BT=attention_mask)
         features_MD = self.image_features(pixel_values).flatten(0, 1)

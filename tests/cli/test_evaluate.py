@@ -65,4 +65,4 @@ def test_flags_that_do_not_fit(workshop: Path, refused: Callable[..., str]) -> N
     assert "one file holds the items of one suite" in refused(
         "eval", "starter/parrot", "--suite", "arc", "--suite-file", __file__
     )
-    assert "this model writes no text" in refused("eval", "starter/parrot", "--suite", "copa")
+    assert "is no language model" in refused("eval", "starter/parrot", "--suite", "copa")

@@ -109,5 +109,5 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_broken_files(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ConjureError, match="expected|no readable"):
+    with pytest.raises(ConjureError, match=r"expected|no readable"):
         rows(ARC, "test", tmp_path / name)

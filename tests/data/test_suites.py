@@ -19,7 +19,8 @@ def test_names() -> None:
     assert len(GROUPS["mmlu"]) == 57 == sum(len(GROUPS[group]) for group in POOLED[1:])
     assert len(GROUPS["llm_eval_small"]) == 10
     assert [suite.name for suite in named("arc")] == ["arc_easy", "arc_challenge"]
-    for wrong, meant in (("hellaswg", "hellaswag"), ("mmlu_anatmy", "mmlu_anatomy"), ("llm_eval_smal", "llm_eval_small")):
+    for meant in ("hellaswag", "mmlu_anatomy", "llm_eval_small"):
+        wrong = meant[:-2] + meant[-1]
         with pytest.raises(ConjureError) as caught:
             named(wrong)
         assert f"did you mean '{meant}'?" in caught.value.hint

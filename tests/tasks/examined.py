@@ -33,7 +33,7 @@ FILES = {
 }  # fmt: skip
 """Suite -> its file below lm_eval/tasks."""
 
-_WORDS = "the cat sat on a mat, saw 12 big dogs run to Paris because it was late; he's tall -- she said: no! café".split()
+_WORDS = "the cat sat on a mat, saw 12 big dogs run to Paris as it was late; he's tall -- she said: no! café".split()
 SCRIPT = ("so\n#### 1,234.", "well 7\n#### 7\n\nQuestion: and 9?", "I know none", "it is $2. Or 7.", "#### -0.5 or 2")
 """What `scripted` writes."""
 
@@ -80,7 +80,8 @@ def row(name: str, draw: random.Random) -> dict[str, Any]:
             "options": [f"The {four[0]}", four[1]], "label": right % 2,
         }  # fmt: skip
     if name == "wikitext":
-        return {"page": f" = {phrase(draw)} = \n {phrase(draw, 40, 260)} @,@ 000 ( {phrase(draw)} ) , {phrase(draw)} 's"}
+        body = f"{phrase(draw, 40, 260)} @,@ 000 ( {phrase(draw)} ) , {phrase(draw)} 's"
+        return {"page": f" = {phrase(draw)} = \n {body}"}
     return {"text": phrase(draw, 5, 9)}
 
 

@@ -28,6 +28,8 @@ class Family:
     prefix: str = ""
     """In front of the names of the part without a head; files of that part alone leave it out."""
     network: Callable[[Any], nn.Module] = Transformer
+    inner: str = ""
+    """In the middle of names; some files leave it out."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """What config.json may leave out."""
     ignore: tuple[str, ...] = ()

@@ -65,11 +65,31 @@ def family_of(config: dict[str, Any]) -> tuple[str, Family]:
     return kind, family
 
 
+class Loading:
+    """A network without weights, and where each of them lies: `fill` brings them in, all or a part at a time."""
+
+    def __init__(self, network: nn.Module, report: LoadReport, steps: list[_Step], tensors: Tensors, dtype: torch.dtype):
+        self.network, self.report, self.steps, self.tensors, self.dtype = network, report, steps, tensors, dtype
+
+    def fill(self, part: str = "") -> None:
+        """Read the parameters of the module `part` ("blocks.0", "embed"; empty: all)."""
+        for step in self.steps:
+            if not part or step.parameter == part or step.parameter.startswith(f"{part}."):
+                _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
+
+
 def build(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> tuple[nn.Module, LoadReport]:
-    """The network of a public model, filled, and the report. Misfits are one `ConjureError` that lists them."""
+    """The network of a public model, filled, and the report."""
+    loading = laid_out(config, tensors, dtype)
+    loading.fill()
+    return loading.network.requires_grad_(False), loading.report
+
+
+def laid_out(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> Loading:
+    """The network of a public model with its weights still on disk. Misfits are one `ConjureError` that lists them."""
     kind, family = family_of(config)
     shaped = family.config(Settings(config, family.defaults))
-    disk = _Disk(tensors, family.prefix)
+    disk = _Disk(tensors, family.prefix, family.inner)
     shaped, tied = _tied(shaped, family, disk)
     with torch.device("meta"):
         network = family.network(shaped)
@@ -80,29 +100,27 @@ def build(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> tuple
         more = f"\n  ... and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise ConjureError(f"these files do not fit a {kind} of this config:\n  " + "\n  ".join(wrong[:SHOWN]) + more,
                            hint="the weights belong to another config.json, or the download is not whole")
-    for step in plan.steps:
-        _assign(network, step.parameter, step.read(disk.tensors, dtype))
     network.compute_dtype = dtype
     report = LoadReport(
         family=kind, tensors=len(disk.used), parameters=sum(p.numel() for p in network.parameters()),
         ignored=tuple(ignored), tied=tied, zeros=tuple(s.parameter for s in plan.steps if s.zeros),
         dtype=str(dtype).removeprefix("torch."),
     )  # fmt: skip
-    return network.eval().requires_grad_(False), report
+    return Loading(network.eval(), report, plan.steps, tensors, dtype)
 
 
 class _Disk:
-    """Names on disk, with the prefix that some files have and others leave out."""
+    """Names on disk, with the prefix and the inner part that some files have and others leave out."""
 
-    def __init__(self, tensors: Tensors, prefix: str) -> None:
-        self.tensors, self.prefix = tensors, prefix
+    def __init__(self, tensors: Tensors, prefix: str, inner: str) -> None:
+        self.tensors, self.prefix, self.inner = tensors, prefix, inner
         self.known = set(tensors.names())
         self.used: set[str] = set()
 
     def find(self, name: str) -> str | None:
         """The name under which it lies there, and remember that it is used."""
         short = name.removeprefix(self.prefix) if self.prefix else name
-        for each in (name, short, self.prefix + name):
+        for each in (name, short, self.prefix + name, name.replace(self.inner, "", 1)):
             if each in self.known:
                 self.used.add(each)
                 return each
@@ -158,7 +176,7 @@ def _plan(network: nn.Module, names: Map, disk: _Disk) -> _Plan:
                 wanted[name] = tuple(target.shape) if len(listed) == 1 else ()
         if len(shapes) + len(zeros) < len(listed):
             continue
-        got = _shape(rule, [shapes.get(at) or zeros[at] for at in range(len(listed))], expert)
+        got = _shape(rule, [shapes[at] if at in shapes else zeros[at] for at in range(len(listed))], expert)
         if got != tuple(target.shape):
             label = " + ".join(listed)
             wanted[label], found[label] = tuple(target.shape), got or next(iter(shapes.values()))

@@ -73,7 +73,11 @@ def build(folder: Path, command: str) -> tuple[Path | None, str]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as here:
             made = Path(here) / library.name
-            if reason := _compile(command, made):
+            try:
+                reason = _compile(command, made)
+            except subprocess.TimeoutExpired:  # a busy machine: another time it may do
+                return None, f"{command} was not done after {SECONDS} seconds"
+            if reason:
                 (Path(here) / "reason").write_text(reason, encoding="utf-8")
                 os.replace(Path(here) / "reason", failed)
                 return None, reason
@@ -90,8 +94,6 @@ def _compile(command: str, to: Path) -> str:
     words = [command, *flags, "-pthread", str(SOURCE), "-o", str(to)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return f"{command} was not done after {SECONDS} seconds"
     except OSError as error:
         return f"{command} cannot be run: {error}"
     if done.returncode or not to.is_file():

@@ -1,0 +1,82 @@
+"""What a model of language can be asked to do, by its files alone; its weights stay closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from conjure.core import shelf
+from conjure.core.errors import ConjureError
+
+DECODER = ("continue", "complete", "chat", "answer", "translate", "summarise", "classify", "embed")
+PAIRS = {
+    "t5": ("chat", "translate", "summarise", "answer", "embed"),
+    "mt5": ("chat", "translate", "summarise", "answer", "embed"),
+    "umt5": ("chat", "translate", "summarise", "answer", "embed"),
+    "bart": ("summarise", "chat", "embed"),
+}
+"""Encoder-decoders; all others translate."""
+HEADS = {
+    "ForMaskedLM": ("fill", "embed"),
+    "ForPreTraining": ("fill", "embed"),
+    "LMHeadModel": ("fill", "embed"),
+    "ForSequenceClassification": ("classify", "embed"),
+    "ForTokenClassification": ("classify", "embed"),
+    "ForQuestionAnswering": ("answer", "embed"),
+}
+"""How the class names of encoders end."""
+OWN = {
+    "text_to_text": ("continue", "complete", "classify", "embed"),
+    "chat": ("chat", "continue", "answer", "translate", "summarise", "classify", "embed"),
+    "code_to_code": ("complete", "continue", "classify", "embed"),
+}
+"""What we trained, by the task it was trained for; the first is its own."""
+
+
+def is_public(path: Path) -> bool:
+    """Whether a model lies in the hub's layout or in a GGUF file, and not in our own."""
+    if shelf.gguf_file(path) is not None:
+        return True
+    config = _config(path)
+    return "model_type" in config or ("format" not in config and "_class_name" not in config and "task" not in config)
+
+
+def is_language_model(path: Path) -> bool:
+    """Whether `models.language.LanguageModel` reads it."""
+    config = {} if shelf.gguf_file(path) is not None else _config(path)
+    return is_public(path) or (config.get("kind") == "transformer" and config.get("task") in OWN)
+
+
+def abilities(path: Path) -> tuple[str, ...]:
+    """The tasks that `is_language_model` can do, the usual one first; none for any other model.
+
+    Raises `ConjureError` for a family that is not known.
+    """
+    if shelf.gguf_file(path) is not None:
+        return DECODER
+    config = _config(path)
+    if not is_public(path):
+        return OWN.get(str(config.get("task")), ()) if config.get("kind") == "transformer" else ()
+    from conjure.models.public.load import family_of  # imports torch
+
+    kind, family = family_of(config)
+    listed = config.get("architectures")
+    name = str(listed[0]) if isinstance(listed, list) and listed else ""
+    if family.kind == "pair":
+        return PAIRS.get(kind, ("translate", "embed"))
+    if family.kind == "encoder":
+        return next((does for ending, does in HEADS.items() if name.endswith(ending)), ("embed",))
+    if family.kind == "decoder":
+        return ("classify",) if name.endswith("ForSequenceClassification") else DECODER
+    return ("embed",) if family.kind in ("contrastive", "text") else ()
+
+
+def cannot(name: str, path: Path, task: str) -> ConjureError:
+    """The refusal that says what the model can do instead."""
+    can = abilities(path)
+    what = ", ".join(dict.fromkeys(can)) or "nothing that makes text"
+    return ConjureError(f"{name} cannot {task}: it can {what}", hint=f"--task {can[0]}" if can else "choose another")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    return shelf.read_config(path)
