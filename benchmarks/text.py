@@ -68,7 +68,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", default="transformers,llama.cpp", help="whom to compare with (default both)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of every program (default 3; 1.1b: at most 2)")
     parser.add_argument("--seconds", type=float, default=8.0, help="after which decoding ends (default 8)")
-    parser.add_argument("--folder", type=Path, help="where models are written, or lie from last time (default: temporary)")
+    parser.add_argument(
+        "--folder", type=Path, help="where models are written, or lie from last time (default: temporary)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -175,11 +177,15 @@ def compared(size: str, found: dict[tuple[str, str], Measured]) -> list[str]:
             share = median(ours.memory) / median(theirs.memory)
             lines.append(verdict(f"{size} {weights} peak memory / {theirs.name}", share, at_most=1.0))
         if torch_ and theirs:
-            lines += said(f"{size} {weights} decode in PyTorch / {theirs.name}", torch_.decode, theirs.decode, goal and goal / 2)
+            lines += said(
+                f"{size} {weights} decode in PyTorch / {theirs.name}", torch_.decode, theirs.decode, goal and goal / 2
+            )
         if ours and llama:
             lines += said(f"{size} {weights} decode / {llama.name}", ours.decode, llama.decode, equal)
             lines += said(f"{size} {weights} prefill / {llama.name}", ours.prefill, llama.prefill, 1.0)
-            lines.append(f"      {size} {weights} peak memory / {llama.name}: {median(ours.memory) / median(llama.memory):.2f}")
+            lines.append(
+                f"      {size} {weights} peak memory / {llama.name}: {median(ours.memory) / median(llama.memory):.2f}"
+            )
     return lines
 
 
@@ -201,7 +207,9 @@ def first_token(size: str, todo: dict[tuple[str, str], Work], rounds: int) -> li
 
     runs: dict[str, Callable[[], float]] = {" ".join(key): partial(run, key) for key in chosen}
     times = interleaved(runs, rounds, lambda text: tell(f"{size}: first token, {text}"))
-    lines = [f"      {size} from the shell to the first token, {name}: {spread(taken)} s" for name, taken in times.items()]
+    lines = [
+        f"      {size} from the shell to the first token, {name}: {spread(taken)} s" for name, taken in times.items()
+    ]
     ours = times.get("conjure compiled-int8") or times.get("conjure compiled-bf16")
     theirs = next((taken for name, taken in times.items() if name.startswith("transformers")), None)
     if ours and theirs:
@@ -225,7 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write(SHAPES[size], folder)
             todo = works(size, folder, args)
             found = measure(size, todo, min(rounds, 2) if size == "1.1b" else rounds)
-            header = ["program, weights", "tokens/s", "limit", "of it", "prefill tokens/s", "peak MiB", "ten rows tokens/s"]
+            header = [
+                "program, weights",
+                "tokens/s",
+                "limit",
+                "of it",
+                "prefill tokens/s",
+                "peak MiB",
+                "ten rows tokens/s",
+            ]
             print(f"### {size}: {SHAPES[size].parameters / 1e6:.0f} M parameters, {load()}\n")
             print(table(header, rows(SHAPES[size], found, speed)) + "\n")
             print("\n".join(compared(size, found)))

@@ -11,7 +11,7 @@ import torch
 from benchmarks.decoders.work import Decoded, Work, decode
 
 
-def load(work: Work):  # type: ignore[no-untyped-def]  # noqa: ANN201  (one of several networks)
+def load(work: Work):  # type: ignore[no-untyped-def]
     from conjure.models.checkpoint import Checkpoint
     from conjure.models.compiled import Compiled
     from conjure.models.public.load import build
@@ -30,7 +30,7 @@ def load(work: Work):  # type: ignore[no-untyped-def]  # noqa: ANN201  (one of s
 
 
 @torch.inference_mode()
-def run(work: Work, network) -> Decoded:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def run(work: Work, network) -> Decoded:  # type: ignore[no-untyped-def]
     prompt = work.ids(network.config.vocab)
     cache = network.cache(1, work.prompt + work.tokens)
 
@@ -41,7 +41,7 @@ def run(work: Work, network) -> Decoded:  # type: ignore[no-untyped-def]  # noqa
 
 
 @torch.inference_mode()
-def batched(work: Work, network) -> float:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def batched(work: Work, network) -> float:  # type: ignore[no-untyped-def]
     """Tokens of all rows per second, the prompts not counted."""
     ids = torch.tensor([work.ids(network.config.vocab, row) for row in range(work.batch)])
     cache, steps = network.cache(work.batch, work.prompt + work.tokens), 0

@@ -30,7 +30,9 @@ class Shape:
         found, keys = {}, self.kv_heads * self.width
         for layer in range(self.layers):
             at = f"model.layers.{layer}"
-            found |= {f"{at}.self_attn.{part}_proj.weight": (self.dim if part in "qo" else keys, self.dim) for part in "qkvo"}
+            found |= {
+                f"{at}.self_attn.{part}_proj.weight": (self.dim if part in "qo" else keys, self.dim) for part in "qkvo"
+            }
             found |= {f"{at}.mlp.{part}_proj.weight": (self.hidden, self.dim) for part in ("gate", "up")}
             found[f"{at}.mlp.down_proj.weight"] = (self.dim, self.hidden)
         return found | {"lm_head.weight": (self.vocab, self.dim)}

@@ -49,7 +49,9 @@ def options(work: Work) -> dict[str, Any]:
 def run(work: Work, model: Any) -> Decoded:
     ids = torch.tensor([work.ids(model.config.vocab_size)])
     clock = Clock()
-    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=work.tokens, streamer=clock, **options(work))
+    model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=work.tokens, streamer=clock, **options(work)
+    )
     return Decoded(clock.times, clock.ids)
 
 

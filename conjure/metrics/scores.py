@@ -152,7 +152,7 @@ def _bootstrap(values: np.ndarray, resamples: int) -> float:
         twister = np.random.RandomState()
         state = random.Random(seed).getstate()[1]
         twister.set_state(("MT19937", np.array(state[:-1], dtype=np.uint32), state[-1], 0, 0.0))
-        for _ in range(chunk):
-            drawn = (twister.random_sample(len(values)) * len(values)).astype(np.int64)
-            found.append(_exp(-float(values[drawn].mean())))
-    return float(np.std(found, ddof=1))
+        drawn = (twister.random_sample((chunk, len(values))) * len(values)).astype(np.int64)
+        with np.errstate(over="ignore"):
+            found.append(np.exp(-values[drawn].mean(axis=1)))
+    return float(np.std(np.concatenate(found), ddof=1))

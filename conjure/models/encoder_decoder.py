@@ -101,6 +101,6 @@ class Reading:
     def __call__(self, ids_BT: Tensor, *, cache: Cache, last_only: bool) -> Tensor:
         return self.pair.decoder(ids_BT, cache=cache, last_only=last_only)
 
-    def hidden(self, ids_BT: Tensor, *, cache: Cache) -> Tensor:
-        """The last hidden states `[B, T, D]` of these next ids."""
-        return self.pair.decoder.hidden(ids_BT, cache=cache)
+    def hidden_of(self, ids_BT: Tensor, *, cache: Cache) -> tuple[Tensor, Tensor]:
+        """Of the next ids, the hidden states `[B, T, D]`, and the logits after the last of them `[B, V]`."""
+        return self.pair.decoder.hidden_of(ids_BT, cache=cache)

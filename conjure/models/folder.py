@@ -20,9 +20,11 @@ from conjure.core.errors import ConjureError, nearest
 from conjure.core.files import write_atomic
 from conjure.core.provenance import digest
 from conjure.core.version import __version__
+from conjure.nn.rounding import GROUP, restored, rounded
 
 FORMAT = 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SCALE = "_scale"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -51,9 +53,19 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def save_weights(folder: Path, name: str, weights: nn.Module | Mapping[str, Tensor], *, dtype: str = "float32") -> Path:
-    """folder/name.safetensors; floating tensors are stored as `dtype`, others as they are."""
+    """folder/name.safetensors; floating tensors are stored as `dtype`, others as they are.
+
+    With int8, matrices are rounded by groups of 32 along their rows: `X` is the integers, `X_scale` a factor for each
+    group (`nn.rounding`); everything else is stored as bfloat16.
+    """
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    cast = {k: v.to(DTYPES[dtype]) if v.is_floating_point() else v for k, v in state.items()}
+    cast: dict[str, Tensor] = {}
+    for name_, tensor in state.items():
+        if dtype == "int8" and tensor.is_floating_point() and tensor.dim() == 2 and tensor.shape[1] % GROUP == 0:
+            cast[name_], cast[name_ + SCALE] = rounded(tensor, "int8")
+        else:
+            wide = DTYPES.get(dtype, torch.bfloat16)
+            cast[name_] = tensor.to(wide) if tensor.is_floating_point() else tensor
     kept = {k: v.detach().cpu().contiguous() for k, v in cast.items()}
     path = Path(folder) / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,14 +84,17 @@ def load_weights(module: nn.Module, path: Path) -> None:
     wanted = module.state_dict()
     try:
         with safe_open(str(path), framework="pt") as stored:
-            names = set(stored.keys())
+            names = {n for n in stored.keys() if not (n.endswith(SCALE) and n.removesuffix(SCALE) in wanted)}  # noqa: SIM118
             wrong = _misfits(wanted, {n: tuple(stored.get_slice(n).get_shape()) for n in names})
             if wrong:
                 raise ConjureError(f"{path} does not fit this network:\n  " + "\n  ".join(wrong),
                                    hint="the weights belong to another configuration or version")
             with torch.no_grad():
                 for name, target in wanted.items():
-                    target.copy_(stored.get_tensor(name))
+                    tensor = stored.get_tensor(name)
+                    if tensor.dtype == torch.int8 and target.is_floating_point():
+                        tensor = restored(tensor, stored.get_tensor(name + SCALE))
+                    target.copy_(tensor)
     except SafetensorError as error:
         raise ConjureError(f"{path} is not a whole safetensors file: {error}",
                            hint="it was cut off or is of another kind; fetch it again") from None

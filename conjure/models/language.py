@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from conjure.codecs.tokenizer import Tokenizer
-from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.files import write_atomic
 from conjure.decoding.generate import Decoding, Generation, Network, generate
@@ -24,12 +23,12 @@ from conjure.models import sentence
 from conjure.models.checkpoint import Checkpoint, Tensors
 from conjure.models.compiled import Compiled
 from conjure.models.encoder_decoder import EncoderDecoder
-from conjure.models.folder import FORMAT, load_weights
+from conjure.models.folder import FORMAT
 from conjure.models.headed import Headed
 from conjure.models.public.gguf import GgufFile
 from conjure.models.public.load import LoadReport, build, family_of, stored
-from conjure.models.public.save import copied
-from conjure.models.transformer import Transformer, TransformerConfig
+from conjure.models.public.save import copied, load_transformer
+from conjure.models.transformer import Transformer
 
 Ids = Tensor | Sequence[Sequence[int]]
 Weights = Literal["fp32", "bf16", "int8", "int4"]
@@ -59,7 +58,7 @@ class LanguageModel:
             network, report = build(file.config, file, _dtype(weights))
             return cls(network, file.config, path, report, tokenizer=file.tokenizer(), weights=weights)
         config = read_config(path)
-        if config.get("format") == FORMAT and "model_type" not in config:
+        if config.get("format") == FORMAT:
             return cls._own(path, config, weights)
         family_of(config)
         tensors: Tensors = Checkpoint(path)
@@ -68,13 +67,11 @@ class LanguageModel:
 
     @classmethod
     def _own(cls, folder: Path, config: dict[str, Any], weights: Weights) -> LanguageModel:
-        """A model that only conjure's own layout can hold."""
+        """A model that conjure trained."""
         if config.get("kind") != "transformer":
             raise ConjureError(f"{folder}: a {config.get('kind')} is no language model", hint="conjure list models")
-        network = Transformer(from_dict(TransformerConfig, config.get("model", {}), where=f"{folder}: model"))
-        load_weights(network, folder / "model.safetensors")
         length = config.get("data", {}).get("length", 0)
-        return cls(network.eval().requires_grad_(False), config, folder, context=length, weights=weights)
+        return cls(load_transformer(folder, config), config, folder, context=length, weights=weights)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -321,7 +318,7 @@ class LanguageModel:
         if self.report is None or not self.folder.is_dir():
             raise ConjureError("only models that were read from a folder of the hub's layout can be saved in it")
         _, family = family_of(self.config)
-        tensors = dict(stored(self.network, self.network.config, family))
+        tensors = dict(stored(self.network.state_dict(), self.network.config, family))
         copied(self.folder, folder, tensors, self.report.ignored)
         write_atomic(folder / "config.json", (json.dumps(self.config, indent=2) + "\n").encode())
         return folder

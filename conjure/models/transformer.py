@@ -491,6 +491,11 @@ class Transformer(nn.Module):
             cache.advance(T)
         return x_BTD if self.norm is None or depth is not None else self.norm(x_BTD)
 
+    def hidden_of(self, ids_BT: Tensor, *, cache: Cache) -> tuple[Tensor, Tensor]:
+        """Of the next ids, the hidden states `[B, T, D]`, and the logits after the last of them `[B, V]`."""
+        x_BTD = self.hidden(ids_BT, cache=cache)
+        return x_BTD, self.logits(x_BTD[:, -1:])[:, 0]
+
     def _embedded(
         self, ids_BT: Tensor | None, embedded: Tensor | None, positions: Tensor, types_BT: Tensor | None,
         documents: Tensor | None, cache: Cache | None,

@@ -41,7 +41,8 @@ from conjure.data.packing import laid
 from conjure.decoding.generate import Decoding, generate
 from conjure.decoding.stream import stream
 from conjure.media.text import Text
-from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.folder import read_config, write_config
+from conjure.models.public.save import load_transformer, save_transformer
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.tasks.causal import CausalTraining
 from conjure.tasks.chat_evaluation import answer_figures, likelihood
@@ -124,10 +125,9 @@ class Chat(CausalTraining[Transformer]):
     def load(cls, folder: Path) -> Chat:
         """A trained model, ready for use."""
         saved = read_config(folder)
-        network = Transformer(from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model"))
-        load_weights(network, folder / "model.safetensors")
+        network = load_transformer(folder, saved)
         data = from_dict(ChatData, saved.get("data", {}), where=f"{folder}: data")
-        return cls(network.eval().requires_grad_(False), Tokenizer.load(folder), data)
+        return cls(network, Tokenizer.load(folder), data)
 
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -177,9 +177,9 @@ class Chat(CausalTraining[Transformer]):
         return {"bits_per_byte": total / count / math.log(2) * size / size_bytes, "loss": total / count}
 
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
-        sections = {"model": to_dict(self.network.config), "data": to_dict(self.data)}
+        said = save_transformer(folder, self.network, weights, dtype=dtype, length=self.data.length)
+        sections = {**said, "model": to_dict(self.network.config), "data": to_dict(self.data)}
         write_config(folder, kind="transformer", task="chat", network=self.network, sections=sections)
-        save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
         self.tokenizer.save(folder)
         write_atomic(folder / "chat_template.jinja", TEMPLATE.encode())
 
@@ -252,11 +252,8 @@ def _exam(asked: Sequence[Exercise], unread: Sequence[Document]) -> list[Exercis
 def _started(folder: Path, seed: int) -> tuple[Transformer, Tokenizer]:
     """The network in `folder` with three more rows in its vocabulary, which begin as the mean of all with a little
     noise, and its tokenizer with the marks of turns."""
-    saved = read_config(folder)
-    config = from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model")
-    old = Transformer(config)
-    load_weights(old, folder / "model.safetensors")
-    tokenizer = Tokenizer.load(folder)
+    old = load_transformer(folder, read_config(folder))
+    config, tokenizer = old.config, Tokenizer.load(folder)
     backend = tokenizer.backend
     backend.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in (SYSTEM, USER, ASSISTANT)])
     tokenizer = Tokenizer(backend)

@@ -28,7 +28,8 @@ from conjure.data.packing import Packed
 from conjure.data.python_code import code_documents
 from conjure.decoding.generate import Decoding, generate
 from conjure.media.text import Text
-from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.folder import read_config, write_config
+from conjure.models.public.save import load_transformer, save_transformer
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.tasks.causal import CausalTraining, seeded
 from conjure.tasks.gap_evaluation import gap_figures
@@ -95,10 +96,9 @@ class CodeToCode(CausalTraining[Transformer]):
     def load(cls, folder: Path) -> CodeToCode:
         """A trained model, ready for use."""
         saved = read_config(folder)
-        network = Transformer(from_dict(TransformerConfig, saved.get("model", {}), where=f"{folder}: model"))
-        load_weights(network, folder / "model.safetensors")
+        network = load_transformer(folder, saved)
         data = from_dict(CodeData, saved.get("data", {}), where=f"{folder}: data")
-        return cls(network.eval().requires_grad_(False), Tokenizer.load(folder), data)
+        return cls(network, Tokenizer.load(folder), data)
 
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -125,9 +125,9 @@ class CodeToCode(CausalTraining[Transformer]):
         return {"bits_per_byte": loss / math.log(2) / self.bytes_per_token, "loss": loss}
 
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
-        sections = {"model": to_dict(self.network.config), "data": to_dict(self.data)}
+        said = save_transformer(folder, self.network, weights, dtype=dtype, length=self.data.length)
+        sections = {**said, "model": to_dict(self.network.config), "data": to_dict(self.data)}
         write_config(folder, kind="transformer", task="code_to_code", network=self.network, sections=sections)
-        save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
         self.tokenizer.save(folder)
 
     # ---------------------------------------------------------------- use

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 _PLACES = re.compile(r"\s+|[。！？]+[」』”’）]*")
 _CLOSERS = "\"'”’»)]"
-_ENDS = ".!?…:;"
+_ENDS = ".!?…"
 
 
 def sentences(text: str) -> Iterator[tuple[str, str]]:

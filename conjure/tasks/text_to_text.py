@@ -25,6 +25,7 @@ from conjure.media.text import Text
 from conjure.metrics.likelihood import Likelihood
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.lstm import LSTM, LSTMConfig
+from conjure.models.public.save import load_transformer, save_transformer
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.tasks.causal import CausalTraining, seeded
 from conjure.tasks.text_evaluation import published
@@ -92,10 +93,9 @@ class TextToText(CausalTraining[Transformer | LSTM]):
     def load(cls, folder: Path) -> TextToText:
         """A trained model, ready for use."""
         saved = read_config(folder)
-        network = _network(_config(folder, saved))
-        load_weights(network, folder / "model.safetensors")
+        network = load_transformer(folder, saved) if saved["kind"] == "transformer" else _load_lstm(folder, saved)
         data = from_dict(TextData, saved.get("data", {}), where=f"{folder}: data")
-        return cls(network.eval().requires_grad_(False), Tokenizer.load(folder), data)
+        return cls(network, Tokenizer.load(folder), data)
 
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -124,10 +124,13 @@ class TextToText(CausalTraining[Transformer | LSTM]):
 
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
         sections = {"model": to_dict(self.network.config), "data": to_dict(self.data)}
+        if isinstance(self.network, LSTM):
+            save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
+        else:
+            sections |= save_transformer(folder, self.network, weights, dtype=dtype, length=self.data.length)
         write_config(
             folder, kind=_kind(self.network.config), task="text_to_text", network=self.network, sections=sections
         )
-        save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
         self.tokenizer.save(folder)
 
     # ---------------------------------------------------------------- use
@@ -208,3 +211,9 @@ TRAINERS: dict[str, Callable[[Iterator[str], int], Tokenizer]] = {
     "characters": _characters,
 }
 """How `data.tokenizer` is trained."""
+
+
+def _load_lstm(folder: Path, saved: dict[str, Any]) -> LSTM:
+    network = LSTM(from_dict(LSTMConfig, saved.get("model", {}), where=f"{folder}: model"))
+    load_weights(network, folder / "model.safetensors")
+    return network.eval().requires_grad_(False)

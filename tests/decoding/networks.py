@@ -60,7 +60,9 @@ class Table(Remembering):
     def __call__(self, ids_BT: Tensor, *, cache: Cache, last_only: bool) -> Tensor:
         self.given.append(tuple(ids_BT.shape))
         pasts = self.read(ids_BT, cache)
-        return torch.stack([torch.stack([self.logits(past) for past in row[-1 if last_only else 0 :]]) for row in pasts])
+        return torch.stack(
+            [torch.stack([self.logits(past) for past in row[-1 if last_only else 0 :]]) for row in pasts]
+        )
 
     def hidden_of(self, ids_BT: Tensor, *, cache: Cache) -> tuple[Tensor, Tensor]:
         pasts = self.read(ids_BT, cache)

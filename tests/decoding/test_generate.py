@@ -109,11 +109,11 @@ def test_logprobs_are_those_of_the_distribution_that_was_drawn_from(settings: di
     assert abs(sum(map(math.exp, stated.values())) - 1) < 1e-9
     assert found.logprobs == [dict(place)[token] for place, token in zip(found.alternatives, found.ids)]
     assert found.score == pytest.approx(sum(found.logprobs) / 4)
-    n, first = 3000, Decoding(tokens=1, **settings)
+    n, first = 1200, Decoding(tokens=1, **settings)
     drawn = generate(network, Letters(), [[1, 2]] * n, first, seeds=range(n))
     for token in range(5):
         share = sum(each.ids == [token] for each in drawn) / n
-        assert share == pytest.approx(math.exp(stated.get(token, -math.inf)), abs=0.035)
+        assert share == pytest.approx(math.exp(stated.get(token, -math.inf)), abs=0.05)
 
 
 def test_greedy_logprobs_are_those_of_the_network() -> None:

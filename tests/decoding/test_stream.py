@@ -36,7 +36,7 @@ class Scripted:
         self.script = [*text.encode(), END]
         self.given: list[int] = []
 
-    def cache(self, batch: int, capacity: int) -> Cache:
+    def cache(self, batch: int, capacity: int, padding: Sequence[int] | None = None) -> Cache:
         return Cache(layers=1, batch=batch, kv_heads=1, head_dim=1, capacity=capacity)
 
     def __call__(self, ids_BT: Tensor, *, cache: Cache, last_only: bool) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import normal
@@ -134,3 +135,16 @@ def test_the_digest_is_of_all_weights(tmp_path: Path) -> None:
     second = weights_digest(tmp_path)
     save_weights(tmp_path, "codec", network(1))
     assert len({first, second, weights_digest(tmp_path)}) == 3
+
+
+def test_matrices_are_stored_in_eight_bits_and_come_back_within_half_a_step(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Embedding(40, 64), nn.Linear(64, 7), nn.LayerNorm(7))
+    path = save_weights(tmp_path, "model", network, dtype="int8")
+    assert path.stat().st_size < 40 * 64 + 7 * 64 + 2 * (40 + 7) * 2 + 700
+    again = nn.Sequential(nn.Embedding(40, 64), nn.Linear(64, 7), nn.LayerNorm(7))
+    load_weights(again, path)
+    for old, new in zip(network.parameters(), again.parameters(), strict=True):
+        steps = old.abs().amax() / 127
+        assert (old - new).abs().max() <= (0.51 * steps if old.dim() == 2 else 2**-8 * old.abs().max())
+    with pytest.raises(ConjureError, match="unexpected 1.weight"):
+        load_weights(nn.Sequential(nn.Embedding(40, 64)), path)

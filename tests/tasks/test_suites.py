@@ -55,7 +55,6 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     made = Reader()
     monkeypatch.setattr(suites, "subject", lambda model: made.subject())
     monkeypatch.setattr(suites.shelf, "find", lambda model: tmp_path / "m")
-    monkeypatch.setattr(suites.scores, "RESAMPLES", 100)
     write(tmp_path, "llm_eval_small/copa", [
         {"query": f"The cat number {k} ", "choices": ["sat.", "ran off.", "ate"], "gold": k % 3} for k in range(150)
     ])  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -226,11 +226,11 @@ def _assign(network: nn.Module, name: str, tensor: Tensor) -> None:
         module._buffers[last] = tensor
 
 
-def stored(network: nn.Module, config: Any, family: Family) -> Iterator[tuple[str, Tensor]]:
-    """The network's parameters as (name on disk, tensor): `build` the other way round."""
+def stored(state: Mapping[str, Tensor], config: Any, family: Family) -> Iterator[tuple[str, Tensor]]:
+    """The parameters of a network as (name on disk, tensor): `build` the other way round."""
     names = family.names(config)
     stacks: dict[str, list[Tensor]] = {}
-    for parameter, tensor in network.state_dict().items():
+    for parameter, tensor in state.items():
         match = rule_for(parameter, names)
         assert match is not None, f"no name on disk is known for {parameter}"
         rule, last, numbers = match

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
+from conjure.core.config import from_dict
 from conjure.core.files import write_atomic
 from conjure.models.checkpoint import Checkpoint
+from conjure.models.folder import load_weights, save_weights
 from conjure.models.public.decoders import FAMILIES
-from conjure.models.public.load import stored
+from conjure.models.public.load import build, stored
 from conjure.models.public.settings import Settings
-from conjure.models.transformer import TransformerConfig
+from conjure.models.transformer import Transformer, TransformerConfig
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt",
@@ -41,8 +44,6 @@ def hub_config(config: TransformerConfig, length: int) -> dict[str, Any] | None:
 
 def _settled(config: TransformerConfig) -> TransformerConfig:
     """With every default worked out, as reading a file gives it."""
-    from dataclasses import replace
-
     if config.positions == "learned":
         return replace(config, hidden=config.feedforward, head_dim=None)
     return replace(config, kv_heads=config.key_heads, head_dim=config.width, hidden=config.feedforward)
@@ -67,9 +68,30 @@ def _said(kind: str, c: TransformerConfig, length: int) -> dict[str, Any]:
     return said
 
 
-def hub_tensors(network: nn.Module, config: Any, kind: str) -> dict[str, Tensor]:
-    """The network's weights by the names that the family has on disk."""
-    return dict(stored(network, config, FAMILIES[kind]))
+def save_transformer(
+    folder: Path, network: Transformer, weights: Mapping[str, Tensor] | None, *, dtype: str, length: int
+) -> dict[str, Any]:
+    """model.safetensors of a transformer (with `weights` in place of its own if given), by the names of the hub where a
+    family can say its config: returns what config.json must say then, else nothing. Eight bits are our own layout."""
+    state = network.state_dict() if weights is None else weights
+    said = hub_config(network.config, length) if dtype != "int8" else None
+    if said is None:
+        save_weights(folder, "model", state, dtype=dtype)
+        return {}
+    config = FAMILIES[said["model_type"]].config(Settings(said))
+    save_weights(folder, "model", dict(stored(state, config, FAMILIES[said["model_type"]])), dtype=dtype)
+    return {**said, "dtype": dtype}
+
+
+def load_transformer(folder: Path, config: Mapping[str, Any]) -> Transformer:
+    """The transformer of a folder that `save_transformer` wrote, ready for use."""
+    if "model_type" in config:
+        network, _ = build(dict(config), Checkpoint(folder), torch.float32)
+        assert isinstance(network, Transformer)
+        return network
+    network = Transformer(from_dict(TransformerConfig, config.get("model", {}), where=f"{folder}: model"))
+    load_weights(network, folder / "model.safetensors")
+    return network.eval().requires_grad_(False)
 
 
 def copied(source: Path, target: Path, tensors: dict[str, Tensor], ignored: tuple[str, ...]) -> None:
@@ -78,15 +100,9 @@ def copied(source: Path, target: Path, tensors: dict[str, Tensor], ignored: tupl
     target.mkdir(parents=True, exist_ok=True)
     disk = Checkpoint(source) if ignored else None
     rest = {name: disk.tensor(name) for name in ignored} if disk is not None else {}
-    write_tensors(target, {**rest, **tensors})
+    kept = {k: v.detach().cpu().contiguous().clone() for k, v in {**rest, **tensors}.items()}
+    write_atomic(target / "model.safetensors", to_bytes(kept, metadata={"format": "pt"}))
     for pattern in TOKENIZER_FILES:
         for file in sorted(source.glob(pattern)):
             if file.resolve() != (target / file.name).resolve():
                 shutil.copyfile(file, target / file.name)
-
-
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """model.safetensors; floating tensors are stored as `dtype` where that is given."""
-    cast = {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in tensors.items()}
-    kept = {k: v.detach().cpu().contiguous().clone() for k, v in cast.items()}
-    write_atomic(folder / "model.safetensors", to_bytes(kept, metadata={"format": "pt"}))

@@ -123,7 +123,9 @@ def _piece(weight: Tensor | Stored, kind: str, begin: int, end: int) -> tuple[Te
         pairs = w_NK.float() if kind == "fp32" else w_NK.bfloat16().contiguous().view(torch.int32)
         return pairs.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous(), None
     if isinstance(weight, Tensor):
-        q, scale_NG = rounded(F.pad(weight[begin:end], (0, -weight.shape[1] % GROUP)), "int8" if kind == "int8" else "int4")
+        q, scale_NG = rounded(
+            F.pad(weight[begin:end], (0, -weight.shape[1] % GROUP)), "int8" if kind == "int8" else "int4"
+        )
     else:
         q = F.pad(weight.q[begin:end], (0, -weight.inputs % GROUP * weight.q.shape[1] // weight.inputs))
         scale_NG = _by_32(weight.scale[begin:end], weight.inputs)
@@ -143,5 +145,7 @@ def _by_32(scale_NG: Tensor, inputs: int) -> Tensor:
     if scale_NG.shape[1] == 1:
         return scale_NG.expand(-1, -(-inputs // GROUP))
     if group % GROUP:
-        raise ConjureError(f"groups of {group} inputs cannot run in compiled code", hint=f"group={GROUP}, or a multiple")
+        raise ConjureError(
+            f"groups of {group} inputs cannot run in compiled code", hint=f"group={GROUP}, or a multiple"
+        )
     return scale_NG.repeat_interleave(group // GROUP, dim=1)

@@ -15,7 +15,10 @@ def _integers(*names: str) -> list[tuple[str, type[c_int32]]]:
 
 
 class Matrix(Structure):
-    _fields_ = [("data", c_void_p), ("scale", c_void_p), ("bias", c_void_p), *_integers("kind", "rows", "cols", "unused")]
+    _fields_ = [
+        *[(name, c_void_p) for name in ("data", "scale", "bias")],
+        *_integers("kind", "rows", "cols", "unused"),
+    ]
 
 
 class Norm(Structure):
