@@ -33,7 +33,7 @@ _HOMES = {
     "ConjureError": "conjure.core.errors",
     "Image": "conjure.media.image",
     "Text": "conjure.media.text",
-    "load": "conjure.tasks.make",
+    "load": "conjure.tasks.load",
     "make": "conjure.tasks.make",
     "plan": "conjure.tasks.make",
     "read": "conjure.media",
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from conjure.media import read, write
     from conjure.media.image import Image
     from conjure.media.text import Text
-    from conjure.tasks.make import load, make, plan
+    from conjure.tasks.load import load
+    from conjure.tasks.make import make, plan
     from conjure.tasks.remake import remake
     from conjure.tasks.training import train
 

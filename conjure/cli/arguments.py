@@ -69,10 +69,11 @@ def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> 
 def _given(
     words: Sequence[str], seen: dict[str, Given], wish: dict[str, str | None]
 ) -> tuple[tuple[Given, ...], tuple[Edge, ...]]:
+    from conjure.tasks.inputs import instructed
     from conjure.tasks.make import way
 
     given = tuple(_understood(word, seen) for word in words)
-    return given, way([each.kind for each in given], **wish)
+    return given, way([each.kind for each in given], **{**wish, "task": wish.get("task") or instructed(given)})
 
 
 def read_options(edge: Edge, tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -104,7 +105,8 @@ def explained(tokens: Sequence[str], literal: Sequence[str], **wish: str | None)
     seen: dict[str, Given] = {}
     edge = way([_understood(word, seen).kind for word in words] or ["text"], **wish)[-1]
     formatter = click.HelpFormatter(max_width=100)
-    formatter.write_text(f"{edge.task}: {edge}, {edge.summary}. Default model {edge.model}.")
+    usual = f"Default model {edge.model}." if edge.model else "It takes a model: --model."
+    formatter.write_text(f"{edge.task}: {edge}, {edge.summary}. {usual}")
     rows = [(_usage(knob), f"{knob.doc}; {_range(knob)}") for knob in knobs(resolve(edge).Options)]
     if rows:
         with formatter.section(f"Options of {edge.task}"):
@@ -160,7 +162,15 @@ def _understood(word: str, seen: dict[str, Given]) -> Given:
 def _stdin() -> bytes:
     if sys.stdin.isatty():
         sys.stderr.write("reading from the terminal, Ctrl-D ends\n")
-    data = sys.stdin.buffer.read(MAX_STDIN + 1)
-    if len(data) > MAX_STDIN:
-        raise ConjureError(f"stdin: expected at most {MAX_STDIN >> 20} MiB")
-    return data
+    from conjure.media.bounds import TEXT_BYTES, bound, over
+    from conjure.media.kinds import sniff
+
+    head = sys.stdin.buffer.read(16)
+    text = sniff(head) == "text"
+    limit = bound(TEXT_BYTES) if text else MAX_STDIN
+    data = head + sys.stdin.buffer.read(max(0, limit + 1 - len(head)))
+    if len(data) <= limit:
+        return data
+    if text:
+        raise over("stdin", "more", TEXT_BYTES, "bytes of text")
+    raise ConjureError(f"stdin: expected at most {MAX_STDIN >> 20} MiB")

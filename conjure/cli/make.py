@@ -141,7 +141,8 @@ def _planned(wish: Asked, chosen: Flags) -> Plan:
 def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> None:
     from conjure.tasks.make import finished, record, run
 
-    streamed = planned.output == "text" and not targets and not chosen.as_json
+    as_document = (chosen.to or "").lower().removeprefix(".") == "json"
+    streamed = planned.output == "text" and not targets and not chosen.as_json and not as_document
     stream = _Stream() if streamed and len(planned.seeds) == 1 else None
     with Follower(text=stream) as follow:
         result = finished(run(planned), follow)
@@ -153,9 +154,12 @@ def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> No
         stream.close(str(media[0]))
     elif streamed:
         out("\n\n".join(str(medium) for medium in media))
-    elif chosen.output == "-":
-        _to_stdout(media[0], records[0], chosen)
-    written = _written(media, records, targets)
+    elif chosen.output == "-" or (as_document and not targets and not chosen.as_json):
+        suffix = f".{(chosen.to or '').lower().removeprefix('.')}"
+        _to_stdout(_filed(planned, media[0], dict(result.facts), 0, suffix), records[0], chosen)
+    facts = dict(result.facts)
+    filed = [_filed(planned, each, facts, n, path.suffix) for n, (each, path) in enumerate(zip(media, targets))]
+    written = _written(filed, records, targets)
     seconds = time.perf_counter() - began
     if chosen.as_json:
         _print_json(planned, media, written, dict(result.facts), seconds)
@@ -238,6 +242,12 @@ def _to_stdout(medium: Any, its: Record | None, chosen: Flags) -> None:
     suffix = f".{(chosen.to or '').lower().removeprefix('.')}"
     sys.stdout.buffer.write(media.encode(medium, suffix if suffix in SUFFIXES else writable(medium.kind)[0], its))
     sys.stdout.buffer.flush()
+
+
+def _filed(planned: Plan, medium: Any, facts: dict[str, Any], index: int, suffix: str) -> Any:
+    from conjure.tasks.make import filed
+
+    return filed(planned, medium, facts, index, suffix)
 
 
 def _written(media: Sequence[Any], records: Sequence[Record | None], targets: Sequence[Path]) -> list[Path]:

@@ -151,7 +151,7 @@ class _Counting(NodeTransformer):
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        node.nodes = [_filtered(each, "_text") for each in node.nodes]
+        node.nodes = [_filtered(each, "_weighed") for each in node.nodes]
         return node
 
     def visit_List(self, node: nodes.List) -> nodes.Node:
@@ -168,7 +168,9 @@ class _Counting(NodeTransformer):
 
 
 def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
-    return nodes.Filter(node, name, list(args), [], None, None).set_lineno(node.lineno)
+    counted = nodes.Filter(node, name, list(args), [], None, None)
+    counted.set_lineno(node.lineno)
+    return counted
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -185,7 +187,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Characters of plain text in the template, which a call of a macro may write."""
         texts = {name: _on_text(name, self.filters[name]) for name in TEXT_FILTERS.split()}
         plain = {name: _shallow(name, self.filters[name]) for name in FILTERS.split()}
-        self.filters = {**texts, **plain, "tojson": _to_json, "_each": _each, "_weighed": _weighed, "_text": _text}
+        self.filters = {**texts, **plain, "tojson": _to_json, "_each": _each, "_weighed": _weighed}
         kept = {name: self.globals[name] for name in ("range", "cycler", "joiner")}
         own = {"dict": _dict, "namespace": Names, "raise_exception": _raise, "strftime_now": _strftime_now}
         self.globals = {**kept, **own}
@@ -213,7 +215,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         meter.spend(self.written if isinstance(called, Macro) else 1)
         if isinstance(owner, str):
             meter.spend(len(owner))
-            args = _bounded(called.__name__, owner, args, meter)
+            args = _bounded(getattr(called, "__name__", ""), owner, args, meter)
         made = super().call(context, called, *args, **named)
         return _made(made, deep=called is _dict)
 
@@ -301,12 +303,6 @@ def _each(values: Any, cost: int) -> Iterator[Any]:
 
 
 def _weighed(value: Any) -> Any:
-    _METER.get().weigh(value)
-    return value
-
-
-def _text(value: Any) -> Any:
-    """A part of `a ~ b`: weighed, the whole again when it is written or joined once more."""
     _METER.get().weigh(value)
     return value
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Backend
 from conjure.codecs import chat_template, tokenizer_files
 from conjure.codecs.chat_template import BREAK, ChatTemplate
 from conjure.codecs.sentencepiece import SPACE, Charsmap, guard
-from conjure.codecs.tokenizer_files import CONFIG, LANGUAGE, ROLES, Parts
+from conjure.codecs.tokenizer_files import CONFIG, LANGUAGE, ROLES, Parts, Segmenter
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.files import write_atomic
 from conjure.core.provenance import digest
@@ -109,7 +109,7 @@ class Tokenizer:
         parts = self.parts
         if parts.target is None:
             return self.encode(text, special=True, language=language)
-        pieces = parts.target.pieces(text)
+        pieces = self._pieces(text, False, parts.target)
         ids = (parts.target_ids or self.backend).encode(pieces, is_pretokenized=True, add_special_tokens=False).ids
         return ids if self.eos is None else [*ids, self.eos]
 
@@ -133,16 +133,16 @@ class Tokenizer:
         if parts.prepare is not None:
             text, pair = parts.prepare(text), None if pair is None else parts.prepare(pair)
         if parts.source is not None:
-            pieces, second = self._pieces(text, in_text), None if pair is None else self._pieces(pair, in_text)
+            pieces = self._pieces(text, in_text, parts.source)
+            second = None if pair is None else self._pieces(pair, in_text, parts.source)
             return self.backend.encode(pieces, second, is_pretokenized=True, add_special_tokens=special)
         with self._lock:
             self.backend.encode_special_tokens = not in_text
             return self.backend.encode(text, pair, add_special_tokens=special)
 
-    def _pieces(self, text: str, in_text: bool) -> list[str]:
+    def _pieces(self, text: str, in_text: bool, segmenter: Segmenter) -> list[str]:
         """What the first of two steps cuts a text into. Marian's texts may begin with the language to write in,
         `>>fra<<`, which is one piece."""
-        assert self.parts.source is not None
         pieces: list[str] = []
         if text.startswith(">>") and (end := text.find("<<")) > 0 and self.parts.target is not None:
             pieces, text = [text[: end + 2]], text[end + 2 :]
@@ -150,7 +150,7 @@ class Tokenizer:
             if in_text and self._special_text.fullmatch(part):
                 pieces.append(part)
             else:
-                pieces += self.parts.source.pieces(part)
+                pieces += segmenter.pieces(part)
         return pieces
 
     def _in_language(self, ids: list[int], language: str) -> list[int]:
@@ -340,7 +340,7 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
     if len(tokens) > size:
         raise ConjureError(f"these texts have {len(alone)} characters: expected a size of {len(tokens)}, got {size}")
     backend.model = models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN)
-    backend.decoder = decoders.Sequence([decoders.Replace(Regex(r"\A##(?=.)"), ""), decoders.Fuse()])
+    backend.decoder = decoders.Sequence([decoders.Replace(Regex(r"\A##(?=[\s\S])"), ""), decoders.Fuse()])
     _full(backend, size)
     return Tokenizer(backend)
 
@@ -364,7 +364,9 @@ def train_unigram(texts: Iterable[str], size: int) -> Tokenizer:
     learnt = json.loads(backend.to_str())["model"]["vocab"]
     octets = [f"<0x{byte:02X}>" for byte in range(256)]
     taken = {END, UNKNOWN, *octets}
-    pieces = sorted(((text, score) for text, score in learnt if text not in taken), key=lambda pair: -pair[1])
+    # Scores in steps of 1/4096 nat: the library reads such numbers back from JSON to the last bit.
+    scored = ((text, round(score * 4096) / 4096) for text, score in learnt if text not in taken)
+    pieces = sorted(scored, key=lambda pair: (-pair[1], pair[0]))
     first = [(END, 0.0), (UNKNOWN, 0.0), *((octet, 0.0) for octet in octets)]
     made = Backend(models.Unigram([*first, *pieces][:size], 1, byte_fallback=True))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")

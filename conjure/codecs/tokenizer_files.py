@@ -228,7 +228,7 @@ def _byte_level(folder: Path, kind: str, config: dict[str, Any]) -> tuple[str, P
 
 def _clip_decoder() -> decoders.Decoder:
     """The mark of a word's end is a space, which byte-level pieces write as Ġ."""
-    return decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel(), decoders.Strip(" ", 0, 1)])
+    return decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel(), decoders.Replace(Regex(r" \z"), "")])
 
 
 def _word_piece(path: Path, config: Mapping[str, Any]) -> Backend:
@@ -277,7 +277,7 @@ def _sentence_piece(path: Path, kind: str, config: dict[str, Any]) -> tuple[str,
     charsmap = sentencepiece.Charsmap(model, lower and kind == "DebertaV2") if model.charsmap else None
     prepare: Callable[[str], str] | None = charsmap
     if kind == "Siglip":
-        model = replace(model, dummy_prefix=False)
+        model = replace(model, dummy_prefix=True)
         prepare = partial(canonical, lower=lower, charsmap=charsmap)
     return kind, Parts(backend=sentencepiece.backend(model), config=config, files=files, prepare=prepare)
 
@@ -290,7 +290,7 @@ def canonical(text: str, lower: bool = True, charsmap: sentencepiece.Charsmap | 
     """What SigLIP reads of a text: no punctuation, single spaces (big_vision's `canonicalize_text`)."""
     text = (text.lower() if lower else text).translate(str.maketrans("", "", string.punctuation))
     words = re.sub(r"\s+", " ", text.replace(sentencepiece.SPACE, " ")).strip()
-    return f" {charsmap(words) if charsmap else words}"
+    return charsmap(words) if charsmap else words
 
 
 def _looked_up(vocabulary: dict[str, int], unknown: str) -> Backend:

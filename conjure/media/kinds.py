@@ -10,6 +10,7 @@ from conjure.core.errors import ConjureError, suggest
 SUFFIXES: dict[str, str] = {
     ".txt": "text",
     ".md": "text",
+    ".json": "text",
     ".py": "text",
     ".png": "image",
     ".jpg": "image",

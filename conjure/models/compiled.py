@@ -1,4 +1,4 @@
-"""A decoder whose steps run in compiled code: `Compiled(transformer, "int8")`, which decoding uses like the transformer.
+"""A decoder whose steps run in compiled code: `Compiled(transformer, "int8")`, used like the transformer by decoding.
 
 The answers are those of `Transformer` up to rounding: of sums in fp32, of weights in bf16, int8 and int4. Activations
 are fp32, but for the inputs of int8 and int4 products, which are rounded to int8 in groups of 32 values.
@@ -30,10 +30,10 @@ ROWS = 128
 """Tokens that go through the network together: a longer prompt is read in pieces."""
 
 _KNOWN = frozenset(
-    "vocab dim layers heads kv_heads head_dim hidden activation gated norm norm_eps norm_affine placement final_norm "
-    "parallel qkv_bias out_bias mlp_bias qk_norm rope rope_local positions position_offset pad max_length alibi windows "
-    "attention_scale scale_by_layer sinks embedding_scale embedding_norm tie head_bias logit_scale logit_softcap "
-    "attention_softcap ngram positions_from".split()
+    "vocab dim layers heads kv_heads head_dim hidden activation gated norm norm_eps norm_affine placement "
+    "final_norm parallel qkv_bias out_bias mlp_bias qk_norm rope rope_local positions positions_from "
+    "position_offset pad max_length alibi windows attention_scale scale_by_layer sinks embedding_scale "
+    "embedding_norm tie head_bias logit_scale logit_softcap attention_softcap ngram".split()
 )
 
 
@@ -313,5 +313,6 @@ class _Packer:
         """To a copy in float32."""
         if tensor is None:
             return None
-        self.kept.append(tensor.detach().float().clone())
-        return self.kept[-1].data_ptr()
+        own = tensor.detach().float().clone()
+        self.kept.append(own)
+        return own.data_ptr()

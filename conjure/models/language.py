@@ -5,73 +5,79 @@ Legend: B rows, T tokens, V vocabulary, D width, N texts.
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from conjure.codecs.tokenizer import Tokenizer
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.files import write_atomic
 from conjure.decoding.generate import Decoding, Generation, Network, generate
 from conjure.models import sentence
-from conjure.models.checkpoint import Checkpoint, Tensors
+from conjure.models.checkpoint import Checkpoint
 from conjure.models.compiled import Compiled
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.folder import FORMAT
 from conjure.models.headed import Headed
 from conjure.models.public.gguf import GgufFile
-from conjure.models.public.load import LoadReport, build, family_of, stored
+from conjure.models.public.load import Loading, LoadReport, family_of, laid_out, stored
 from conjure.models.public.save import copied, load_transformer
 from conjure.models.transformer import Transformer
+from conjure.nn.quantised import prepare, quantise
+from conjure.nn.rounding import GROUP
 
 Ids = Tensor | Sequence[Sequence[int]]
 Weights = Literal["fp32", "bf16", "int8", "int4"]
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "token_type_ids", "pixel_values", "input_features")
 EMBEDDED_AT_ONCE = 32
+COPIED = 1 << 27
+"""Parameters up to which a model that also answers questions about itself may be held twice."""
 
 
 class LanguageModel:
     """What `conjure.load` gives for a model of language, or for a tower that reads pictures or sound."""
 
     def __init__(
-        self, network: nn.Module, config: dict[str, Any], folder: Path, report: LoadReport | None = None, *,
-        tokenizer: Tokenizer | None = None, context: int | None = None, weights: Weights = "fp32",
+        self, network: Any, config: dict[str, Any], folder: Path, report: LoadReport | None = None, *,
+        tokenizer: Tokenizer | None = None, context: int | None = None,
     ) -> None:  # fmt: skip
-        self.network, self.config, self.folder, self.report, self.weights = network, config, folder, report, weights
+        self.network, self.config, self.folder, self.report = network, config, folder, report
         self._tokenizer, self._context = tokenizer, context
 
     @classmethod
-    def load(cls, path: str | Path, *, weights: Weights = "fp32") -> LanguageModel:
+    def load(cls, path: str | Path, *, weights: Weights | None = None) -> LanguageModel:
         """From a folder with config.json, safetensors and tokenizer files as the hub has them, or a GGUF file.
 
-        `weights` is the type in which the matrices are held: what they lose in size they gain in speed.
+        `weights` is the type in which the matrices are held: what they lose in size they gain in speed. A model with
+        `weights` is there to write: its hidden states cannot be asked for.
         """
         path = Path(path)
         if path.suffix == ".gguf":
             file = GgufFile(path)
-            network, report = build(file.config, file, _dtype(weights))
-            return cls(network, file.config, path, report, tokenizer=file.tokenizer(), weights=weights)
+            network, report = held(laid_out(file.config, file, torch.float32), weights)
+            return cls(network, file.config, path, report, tokenizer=file.tokenizer())
         config = read_config(path)
         if config.get("format") == FORMAT:
             return cls._own(path, config, weights)
         family_of(config)
-        tensors: Tensors = Checkpoint(path)
-        network, report = build(config, tensors, _dtype(weights))
-        return cls(network, config, path, report, weights=weights)
+        network, report = held(laid_out(config, Checkpoint(path), torch.float32), weights)
+        return cls(network, config, path, report)
 
     @classmethod
-    def _own(cls, folder: Path, config: dict[str, Any], weights: Weights) -> LanguageModel:
+    def _own(cls, folder: Path, config: dict[str, Any], weights: Weights | None) -> LanguageModel:
         """A model that conjure trained."""
         if config.get("kind") != "transformer":
             raise ConjureError(f"{folder}: a {config.get('kind')} is no language model", hint="conjure list models")
         length = config.get("data", {}).get("length", 0)
-        return cls(load_transformer(folder, config), config, folder, context=length, weights=weights)
+        network = load_transformer(folder, config)
+        return cls(network if weights is None else shrunk(network, weights), config, folder, context=length)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -87,6 +93,8 @@ class LanguageModel:
     def can(self) -> frozenset[str]:
         """What the model is able to do: generate, translate, fill, classify, embed, ..."""
         network = self.network
+        if isinstance(network, Compiled):
+            return frozenset({"generate"})
         if isinstance(network, Transformer):
             return frozenset({"generate", "embed"})
         if isinstance(network, EncoderDecoder):
@@ -112,6 +120,11 @@ class LanguageModel:
         given = self._given(input_ids, attention_mask, decoder_input_ids, token_type_ids, pixel_values, input_features)
         if isinstance(self.network, Transformer):
             return self.network(given["input_ids"], mask_BT=given.get("attention_mask"))
+        if isinstance(self.network, Compiled):
+            (B, T), mask_BT = given["input_ids"].shape, given.get("attention_mask")
+            # What is left of the first token is padding; what is right of the last one changes nothing before it.
+            padding = None if mask_BT is None else mask_BT.long().argmax(1).tolist()
+            return self.network(given["input_ids"], cache=self.network.cache(B, T, padding), last_only=False)
         return self.network.logits(**given)
 
     @torch.inference_mode()
@@ -126,6 +139,8 @@ class LanguageModel:
     ) -> Tensor:
         """The last hidden states, float32 `[B, T, D]`, after the final norm."""
         given = self._given(input_ids, attention_mask, decoder_input_ids, token_type_ids, pixel_values, input_features)
+        if isinstance(self.network, Compiled):
+            raise ConjureError("a model held in a small type to write gives no hidden states", hint="load it without weights=")
         if isinstance(self.network, Transformer):
             return self.network.hidden(given["input_ids"], mask_BT=given.get("attention_mask")).float()
         return self.network.hidden(**given).float()
@@ -272,11 +287,14 @@ class LanguageModel:
 
     @functools.cached_property
     def writer(self) -> Network:
-        """The network that decodes: the compiled core where it can run this one, else the network itself."""
-        assert isinstance(self.network, Transformer)
-        if not Compiled.supports(self.network.config) and all(p.is_cpu for p in self.network.parameters()):
-            return Compiled(self.network, self.weights)
-        return self.network
+        """The network that decodes. Of small models a second, compiled copy; models loaded with `weights` are compiled
+        in place, wherever the compiled core can run them."""
+        network = self.network
+        if isinstance(network, Transformer) and not Compiled.supports(network.config):
+            parameters = list(network.parameters())
+            if sum(p.numel() for p in parameters) <= COPIED and all(p.is_cpu and p.is_floating_point() for p in parameters):
+                return Compiled(copy.deepcopy(network), "fp32")
+        return cast("Network", network)
 
     @property
     def context(self) -> int:
@@ -351,6 +369,41 @@ def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tu
     return ids_BT, mask_BT
 
 
-def _dtype(weights: Weights) -> torch.dtype:
-    """In which the network is built; small types are made from it."""
-    return torch.bfloat16 if weights == "bf16" else torch.float32
+def held(loading: Loading, weights: Weights | None) -> tuple[Any, LoadReport]:
+    """The network with its weights in memory, in float32 unless `weights` says otherwise: read layer by layer then, so
+    that the float matrices of one layer alone are there at any time."""
+    network = loading.network
+    if weights == "bf16":
+        loading.dtype = network.compute_dtype = torch.bfloat16
+    if weights is None or not isinstance(network, Transformer):
+        loading.fill()
+        network.requires_grad_(False)
+        return (network if weights is None else shrunk(network, weights)), loading.report
+    layers = [f"blocks.{i}" for i in range(network.config.layers)]
+    tops = [name for name, _ in network.named_children() if name not in ("blocks", "embed", "head")]
+    for name in (*tops, *(name for name, _ in network.named_parameters(recurse=False))):
+        loading.fill(name)
+    if not Compiled.supports(network.config):
+        return Compiled(network, weights, fill=loading.fill), loading.report
+    for name in (*layers, "embed", "head"):
+        loading.fill(name)
+        if name in layers:
+            quantise(network.get_submodule(name), weights, group=group_of(weights))
+    return shrunk(network.requires_grad_(False), weights), loading.report
+
+
+def shrunk(network: Any, weights: Weights) -> Any:
+    """A network that is in memory, its matrices in another type: in compiled code where that can run it, else with
+    PyTorch's own kernels."""
+    if isinstance(network, Transformer) and not Compiled.supports(network.config):
+        return Compiled(network, weights)
+    if weights in ("bf16", "fp32"):
+        network.compute_dtype = torch.bfloat16 if weights == "bf16" else torch.float32
+        return quantise(network, weights)
+    quantise(network, weights, group=group_of(weights), embeddings="int8" if isinstance(network, Transformer) else None)
+    return prepare(network)
+
+
+def group_of(weights: Weights) -> int:
+    """PyTorch's int8 kernels know one scale for a row, its int4 kernel one for 32 values."""
+    return 0 if weights == "int8" else GROUP

@@ -1,5 +1,5 @@
-"""text + question -> text: the words of a text that answer a question, found by an extractive model (Devlin et al. 2019,
-arXiv 1810.04805, section 4.3), or an answer written by a model for chats.
+"""text + question -> text: the words of a text that answer a question, found by an extractive model (Devlin et al.
+2019, arXiv 1810.04805, section 4.3), or an answer written by a model for chats.
 
 Legend: T tokens of a window, S start and E end of an answer.
 """
@@ -26,7 +26,9 @@ from conjure.tasks.windows import beside, read, spread
 from conjure.tasks.writing import WritingOptions, instructed, knobs, told, write
 
 NONE = "no answer"
-INSTRUCTION = "Answer the question from the text, in as few words as it needs. If the text does not say, answer: no answer."
+INSTRUCTION = (
+    "Answer the question from the text, in as few words as it needs. If the text does not say, answer: no answer."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

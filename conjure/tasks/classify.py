@@ -1,5 +1,5 @@
-"""text -> text: labels. Of a whole text by a classifier, of its words by a tagger, and labels of one's own by a model of
-entailment (Yin et al. 2019, arXiv 1909.00161) or by the likelihood that a decoder gives them.
+"""text -> text: labels. Of a whole text by a classifier, of its words by a tagger, and labels of one's own by a model
+of entailment (Yin et al. 2019, arXiv 1909.00161) or by the likelihood that a decoder gives them.
 
 Legend: L labels, T tokens.
 """
@@ -36,7 +36,7 @@ class ClassifyOptions:
     weights: Weights = WEIGHTS
     labels: str = Field(default="", description="labels of your own, with commas between: sport,politics,weather")
     several: bool = Field(default=False, description="each of your labels may hold or not, whatever the others do")
-    hypothesis: str = Field(default="This example is {}.", description="the sentence a label is put into, for entailment")
+    hypothesis: str = Field(default="This example is {}.", description="the sentence a label is put into (NLI)")
 
 
 class Classify(PublicTask):
@@ -167,8 +167,8 @@ def _likelihoods(model: LanguageModel, text: str, labels: list[str]) -> dict[str
 
 
 def _spans(model: LanguageModel, text: str) -> list[dict[str, Any]]:
-    """Neighbouring words of one label; a word has the label of its first token. Each token is judged in the window where
-    it has most on both sides."""
+    """Neighbouring words of one label; a word has the label of its first token. Each token is judged in the window
+    where it has most on both sides."""
     tokenizer = model.tokenizer
     framed, offsets = alone(tokenizer, text), tokenizer.offsets(text)
     room = framed.room(model.context)

@@ -4,6 +4,7 @@ is an error, anything else is text."""
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from conjure.core.protocol import Medium
 from conjure.media.kinds import looks_like_file
 
 _TEXT = "text:"
+_VERBS = {"translat": "translate", "summari": "summarise", "classif": "classify"}
+"""How an instruction begins -> the task it asks for."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,14 @@ def understand(argument: Any) -> Given:
             f"{where}expected a prompt, got an empty text", hint='for example: conjure make "a red apple"'
         )
     return given
+
+
+def instructed(given: Sequence[Given]) -> str | None:
+    """The task that the last of several texts asks for: `letter.txt "translate to Spanish"`."""
+    if len(given) < 2 or any(each.kind != "text" for each in given) or given[-1].name:
+        return None
+    said = str(given[-1].medium).strip().casefold()
+    return next((task for beginning, task in _VERBS.items() if said.startswith(beginning)), None)
 
 
 def _string(argument: str) -> Given:

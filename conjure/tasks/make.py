@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from conjure.core.config import to_dict
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Delta, Event, Preview, Result, Warn
 from conjure.core.protocol import Generative
-from conjure.core.provenance import Record
+from conjure.core.provenance import Record, digest, digest_file
 from conjure.core.version import __version__
 from conjure.media.kinds import SUFFIXES, kind_of
 from conjure.tasks import table
-from conjure.tasks.inputs import Given, understand
+from conjure.tasks.abilities import abilities, cannot, is_public
+from conjure.tasks.inputs import Given, instructed, understand
 from conjure.tasks.options import check
 from conjure.tasks.table import Edge, resolve
 
@@ -68,11 +70,11 @@ def make(
     record, which `save` puts into the file. `options` are those of the task: `conjure make -h` shows them.
     """
     planned = plan(*inputs, to=to, output=output, model=model, task=task, seed=seed, count=count, **options)
-    made = list(finished(run(planned), on_event).media)
-    made = [signed(medium, record(planned, index)) for index, medium in enumerate(made)]
+    result = finished(run(planned), on_event)
+    made = [signed(medium, record(planned, index)) for index, medium in enumerate(result.media)]
     if output is not None:
-        for path, medium in zip(numbered(output, count), made, strict=True):
-            medium.save(path)
+        for index, path in enumerate(numbered(output, count)):
+            filed(planned, made[index], result.facts, index, path.suffix).save(path)
     return made[0] if count == 1 else made
 
 
@@ -92,6 +94,7 @@ def plan(
     if seed is not None and not 0 <= seed < MAX_SEED:
         raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
     given = tuple(understand(each) for each in inputs)
+    task = task or instructed(given)
     edges = way([each.kind for each in given], to=to, output=output, model=model, task=task)
     last = edges[-1]
     models = tuple(_fitting(edge, model if edge is last else None) for edge in edges)
@@ -118,7 +121,10 @@ def way(
         raise ConjureError(
             "nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png'
         )
-    return table.path(kinds, _wanted(tuple(kinds), to, output, model, task), task)
+    wanted = _wanted(tuple(kinds), to, output, model, task)
+    if model is not None and (edge := _chosen(table.direct(kinds, wanted, task), model, task, len(kinds))):
+        return (edge,)
+    return table.path(kinds, wanted, task)
 
 
 def run(planned: Plan) -> Iterator[Event]:
@@ -171,6 +177,24 @@ def signed(medium: Any, its: Record) -> Any:
     return dataclasses.replace(medium, record=its)
 
 
+def filed(planned: Plan, medium: Any, facts: Mapping[str, Any], index: int, suffix: str) -> Any:
+    """The medium as a file of this suffix holds it: in .json a text comes with all that is known about it.
+
+    `facts["results"]`, where a task gives them, has what is known about each of the media.
+    """
+    import dataclasses
+    import json
+
+    if suffix.lower() != ".json" or medium.kind != "text":
+        return medium
+    results = facts.get("results") or [{}] * (index + 1)
+    content = {
+        "task": planned.edges[-1].task, "model": planned.models[-1], "seed": planned.seeds[index],
+        "text": str(medium), **results[index], **{name: each for name, each in facts.items() if name != "results"},
+    }  # fmt: skip
+    return dataclasses.replace(medium, text=json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
 def numbered(output: str | Path, count: int) -> list[Path]:
     """apple.png, or apple-1.png, apple-2.png, ... for several."""
     path = Path(output)
@@ -182,6 +206,11 @@ def numbered(output: str | Path, count: int) -> list[Path]:
 def load(name: str | Path) -> Generative:
     """A model ready for use: `generate` and `evaluate_published` of the task it was made for."""
     info = shelf.info(name)
+    if is_public(info.path):
+        edge = _chosen((edge for edge in table.everything() if edge.public), str(name), None, 1)
+        if edge is None:
+            raise cannot(str(name), info.path, "make text")
+        return _loaded(edge, info.path)
     if not info.task:
         raise ConjureError(
             f"{name}: its config.json names no task", hint="only models that conjure wrote can be loaded"
@@ -237,9 +266,9 @@ def _usual(kinds: tuple[str, ...], task: str | None, trained: str) -> str:
         return (task is None or task in (edge.task, edge.module)) and (not trained or trained in edge.serves)
 
     preferences: tuple[Callable[[Edge], bool], ...] = (
-        lambda edge: edge.inputs == kinds and asked_for(edge),
+        lambda edge: edge.takes(kinds) and asked_for(edge),
         lambda edge: bool(task or trained) and asked_for(edge),
-        lambda edge: edge.inputs == kinds,
+        lambda edge: edge.takes(kinds),
     )
     for fits in preferences:
         for edges in (lambda: table.TABLE, table.plugins):
@@ -248,14 +277,42 @@ def _usual(kinds: tuple[str, ...], task: str | None, trained: str) -> str:
     return "text"
 
 
+def _chosen(edges: Iterable[Edge], model: str, task: str | None, count: int) -> Edge | None:
+    """Of several edges the one that the model serves best; None where it serves none of them.
+
+    Several texts without a task are a text and what to do with it, which is a chat where the model can hold one.
+    """
+    path = shelf.find(model)
+    fit = [edge for edge in edges if _serves(edge, model)]
+    if task is None and len(fit) > 1 and fit[0].public:
+        order = list(abilities(path))
+        if count > 1 and "chat" in order:
+            order.insert(0, "chat")
+        fit.sort(key=lambda edge: order.index(edge.task))
+    return fit[0] if fit else None
+
+
+def _serves(edge: Edge, model: str) -> bool:
+    info = shelf.info(model)
+    if edge.public:
+        return edge.task in abilities(info.path)
+    return not is_public(info.path) and (not info.task or info.task in edge.serves)
+
+
 def _fitting(edge: Edge, model: str | None) -> str:
     name = model or edge.model
+    if not name:
+        able = [each.name for each in shelf.installed() if _serves(edge, each.name)]
+        hint = f"here are {', '.join(able)}" if able else "`conjure models get org/name` fetches one"
+        raise ConjureError(f"to {edge.task} takes a model: none comes with conjure, name it with --model", hint=hint)
+    if _serves(edge, name):
+        return name
     info = shelf.info(name)
-    if info.task and info.task not in edge.serves:
-        fit = [each.name for each in shelf.installed() if each.task in edge.serves]
-        hint = f"models for {edge.task}: {', '.join(fit)}" if fit else "`conjure list models` shows what is there"
-        raise ConjureError(f"{name} is a model for {info.task}, expected one for {edge.task} ({edge})", hint=hint)
-    return name
+    if is_public(info.path) or edge.public:
+        raise cannot(name, info.path, edge.task)
+    fit = [each.name for each in shelf.installed() if each.task in edge.serves and not is_public(each.path)]
+    hint = f"models for {edge.task}: {', '.join(fit)}" if fit else "`conjure list models` shows what is there"
+    raise ConjureError(f"{name} is a model for {info.task}, expected one for {edge.task} ({edge})", hint=hint)
 
 
 def _loaded(edge: Edge, folder: Path) -> Generative:
@@ -264,7 +321,7 @@ def _loaded(edge: Edge, folder: Path) -> Generative:
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of the model does."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.is_file())
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
@@ -275,6 +332,11 @@ def _load(edge: Edge, folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> 
 
 @functools.lru_cache(maxsize=8)
 def _digest(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    from conjure.models.folder import weights_digest
-
-    return weights_digest(folder)
+    """As `models.folder.weights_digest`, read in pieces; a file of the hub's cache is named by its digest."""
+    gguf = shelf.gguf_file(folder)
+    parts = []
+    for file in [gguf] if gguf is not None else sorted(folder.glob("*.safetensors")):
+        kept = file.resolve().name if file.is_symlink() else ""
+        own = f"sha256:{kept}" if re.fullmatch("[0-9a-f]{64}", kept) else digest_file(file)
+        parts.append(file.name.encode() + b"\0" + own.encode() + b"\n")
+    return digest(b"".join(parts))

@@ -13,7 +13,7 @@ from conjure.core.events import Event, Warn
 from conjure.core.provenance import Record
 from conjure.core.version import __version__
 from conjure.tasks.inputs import Given, understand
-from conjure.tasks.make import Plan, finished, plan, run, signed, weights
+from conjure.tasks.make import Plan, filed, finished, plan, run, signed, weights
 
 GRID = "grid"
 """Among the options of a record: all samples on one picture."""
@@ -34,12 +34,14 @@ def remake(
     again = replan(record, _kind(source), [*map(Path, files)], [*beside, Path()])
     if record.version != __version__ and on_event is not None:
         on_event(Warn(f"it was made by conjure {record.version}, this is {__version__}: the result may differ"))
-    made: list[Any] = list(finished(run(again.plan), on_event).media)
+    result = finished(run(again.plan), on_event)
+    made: list[Any] = list(result.media)
     if again.grid:
         from conjure.media.image import grid
 
         return signed(grid(made), record)
-    return signed(made[record.index], record)
+    suffix = "" if isinstance(source, Record) else Path(source).suffix
+    return signed(filed(again.plan, made[record.index], result.facts, record.index, suffix), record)
 
 
 @dataclass(frozen=True)

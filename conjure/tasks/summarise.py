@@ -87,7 +87,7 @@ def _room(model: LanguageModel, around: int, tokens: int) -> int:
     most = (model.context or READ_AT_ONCE + around + tokens) - around - (0 if pair else tokens) - 1
     if most < 2:
         raise ConjureError(
-            f"this model reads {model.context} tokens at most: there is no room for a text beside a summary of {tokens}",
+            f"this model reads {model.context} tokens at most: no text fits in beside a summary of {tokens}",
             hint="--tokens asks for less",
         )
     return most

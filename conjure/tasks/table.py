@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import heapq
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,9 @@ class Edge:
     """One way from media to a medium.
 
     `target` is "module:Class"; `model` the default model; `made_by` names the tasks (as a model's `config.json` states
-    them) whose models serve this edge, where that is more than the edge's own module.
+    them) whose models serve this edge, where that is more than the edge's own module. `several` inputs of its kind may
+    come where one is named. What is `public` runs the models that `abilities` says can do its task: public ones, and
+    language models of ours; such an edge may have no default model.
     """
 
     inputs: tuple[str, ...]
@@ -34,6 +36,8 @@ class Edge:
     model: str
     summary: str
     made_by: tuple[str, ...] = ()
+    several: bool = False
+    public: bool = False
 
     @property
     def module(self) -> str:
@@ -44,6 +48,10 @@ class Edge:
     def serves(self) -> frozenset[str]:
         """The tasks whose models this edge can run."""
         return frozenset((self.module, self.task, *self.made_by))
+
+    def takes(self, kinds: Sequence[str]) -> bool:
+        """Whether inputs of these kinds can come."""
+        return self.inputs == tuple(kinds) or (self.several and len(kinds) > 1 and set(kinds) == set(self.inputs))
 
     def __str__(self) -> str:
         return f"{' + '.join(self.inputs)} -> {self.output}"
@@ -73,6 +81,7 @@ TABLE: tuple[Edge, ...] = (
         "conjure.tasks.chat:Chat",
         "starter/chat",
         "answers, or does as it is told",
+        several=True,
     ),
     Edge(
         ("text",),
@@ -90,6 +99,20 @@ TABLE: tuple[Edge, ...] = (
         "starter/pictograms",
         "sends a picture through the model's image code and back",
         made_by=("text_to_image", "draw"),
+    ),
+    *(
+        Edge(("text",), "text", task, f"conjure.tasks.{target}", "", summary, several=several, public=True)
+        for task, target, summary, several in (
+            ("continue", "continuation:Continuation", "writes on from where a text stops, by a public decoder", False),
+            ("complete", "continuation:Continuation", "the same, by its other name", False),
+            ("chat", "conversation:Conversation", "answers by a public model, through its chat template", True),
+            ("translate", "translate:Translate", "says the same in another language", True),
+            ("summarise", "summarise:Summarise", "says the same in fewer words", True),
+            ("answer", "answer:Answer", "answers a question, from a text where one is given", True),
+            ("classify", "classify:Classify", "labels a text or the words in it", True),
+            ("fill", "fill:Fill", "finds what stands in the gaps of a text", False),
+            ("embed", "embed:Embed", "makes a vector of a text, compares several", True),
+        )
     ),
 )
 
@@ -133,6 +156,17 @@ def find(inputs: Sequence[str], output: str, task: str | None = None) -> Edge:
     return edge
 
 
+def direct(inputs: Sequence[str], output: str, task: str | None = None) -> Iterator[Edge]:
+    """All edges from these kinds to that one, those of the table first."""
+
+    def fits(edge: Edge) -> bool:
+        return edge.takes(inputs) and edge.output == output and task in (None, edge.task, edge.module)
+
+    # Plugins are looked for on a miss only: asking every installed package takes longer than the table.
+    yield from filter(fits, TABLE)
+    yield from filter(fits, plugins())
+
+
 def path(inputs: Sequence[str], output: str, task: str | None = None) -> tuple[Edge, ...]:
     """The edge as a path of one, else the path with the fewest edges, the earliest in the table first.
 
@@ -167,13 +201,7 @@ def resolve(edge: Edge) -> type[Any]:
 
 
 def _direct(inputs: Sequence[str], output: str, task: str | None) -> Edge | None:
-    wanted = tuple(inputs)
-
-    def fits(edge: Edge) -> bool:
-        return edge.inputs == wanted and edge.output == output and task in (None, edge.task, edge.module)
-
-    # Plugins are looked for on a miss only: asking every installed package takes longer than the table.
-    return next(filter(fits, TABLE), None) or next(filter(fits, plugins()), None)
+    return next(direct(inputs, output, task), None)
 
 
 def _cheapest(edges: Iterable[Edge], start: str, output: str, task: str | None) -> tuple[Edge, ...] | None:
@@ -203,7 +231,7 @@ def _impossible(inputs: Sequence[str], output: str, task: str | None) -> Conjure
             return ConjureError(f"no task is called '{task}'", hint=suggest(task, tasks))
         ways = "; ".join(str(edge) for edge in edges if task in (edge.task, edge.module))
         return ConjureError(f"the task '{task}' does not lead from {given} to {output}", hint=f"it leads {ways}")
-    outputs = dict.fromkeys(edge.output for edge in edges if edge.inputs == tuple(inputs))
+    outputs = dict.fromkeys(edge.output for edge in edges if edge.takes(inputs))
     if outputs:
         return ConjureError(
             f"no way leads from {given} to {output}",

@@ -1,7 +1,7 @@
 """text -> text: the same in another language.
 
-By models of one pair of languages (Marian), of many (mBART, M2M100, NLLB: the source has a mark, and the first token of the
-translation is forced), by T5, which reads "translate English to German: " in front of the text, or by a model for chats.
+By models of one pair of languages (Marian), of many (mBART, M2M100, NLLB: the source has a mark, and the first token of
+the translation is forced), by T5, which reads "translate English to German: " first, or by a model for chats.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TO = re.compile(r"\b(?:into|to|in)\s+([^\s.,;:!]+(?:[ -][^\s.,;:!]+)*)\s*[.!]*\
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateOptions(WritingOptions):
-    target: str = Field(default="", description="the language to translate into, by name or code: Spanish, es, spa_Latn")
+    target: str = Field(default="", description="into which language, by name or code: Spanish, es, spa_Latn")
     source: str = Field(default="", description="the language the text is in, where the model must be told")
 
 
@@ -128,11 +128,10 @@ def _by_prefix(model: LanguageModel, source: str, target: str) -> Way:
 
 def _by_codes(model: LanguageModel, source: str, target: str) -> Way:
     """mBART, M2M100, NLLB: the mark of the target is the first token that is written."""
-    known, config = model.tokenizer.languages, model.config
+    known = model.tokenizer.languages
     start = code_of(source, known) if source else ""
-    if not target and config.get("forced_bos_token_id") is None and config.get("decoder_start_token_id") not in [
-        model.tokenizer.id(token) for token in known.values()
-    ]:  # fmt: skip
+    begun = model.config.get("decoder_start_token_id") in [model.tokenizer.id(token) for token in known.values()]
+    if not (target or begun or model.decoding().forced_first):
         _needed(target)
     settings: dict[str, Any] = {}
     notes = {"source": start} if start else {}

@@ -1,4 +1,4 @@
-"""Text written by public language models: the knobs of `decoding.settings.Decoding` as options, and events as it comes."""
+"""Text written by public language models: the knobs of `decoding.settings.Decoding` as options, events as it comes."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ class WritingOptions:
 
     weights: Weights = WEIGHTS
     tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="how many tokens to write at most")
-    temperature: float | None = Field(default=None, ge=0, le=10, description="0 takes the likeliest token, more is bolder")
+    temperature: float | None = Field(default=None, ge=0, le=10, description="0 takes the likeliest token")
     top_k: int | None = Field(default=None, ge=0, description="draw among so many likeliest tokens (0: all)")
-    top_p: float | None = Field(default=None, ge=0, le=1, description="draw among the likeliest of this probability")
-    min_p: float | None = Field(default=None, ge=0, le=1, description="leave out what is this much less likely than the best")
-    typical_p: float | None = Field(default=None, ge=0, le=1, description="draw among the most typical of this probability")
+    top_p: float | None = Field(default=None, ge=0, le=1, description="draw among the likeliest of this share")
+    min_p: float | None = Field(default=None, ge=0, le=1, description="leave out what is this far below the best")
+    typical_p: float | None = Field(default=None, ge=0, le=1, description="draw among the typical of this share")
     repetition_penalty: float | None = Field(
         default=None, gt=0, le=10, description="above 1: what stands in the text already becomes less likely"
     )
-    presence_penalty: float | None = Field(default=None, ge=-10, le=10, description="taken off each token written already")
-    frequency_penalty: float | None = Field(default=None, ge=-10, le=10, description="taken off for each time it was written")
+    presence_penalty: float | None = Field(default=None, ge=-10, le=10, description="taken off what was written")
+    frequency_penalty: float | None = Field(default=None, ge=-10, le=10, description="the same for each time")
     logit_bias: tuple[str, ...] = Field(
         default=(), description="ID=VALUE: added to the logit of this token; may be given several times"
     )
     min_tokens: int | None = Field(default=None, ge=0, description="no end before so many tokens")
-    no_repeat_ngram: int | None = Field(default=None, ge=0, description="so many tokens never come twice in one order (0: off)")
+    no_repeat_ngram: int | None = Field(default=None, ge=0, description="so many tokens never come again (0: off)")
     beams: int | None = Field(default=None, ge=1, le=64, description="above 1: search with so many beams")
     length_penalty: float | None = Field(default=None, ge=-10, le=10, description="of beams: above 0 longer texts win")
-    best: int | None = Field(default=None, ge=1, le=64, description="keep so many of the beams, or of best_of, in the JSON")
+    best: int | None = Field(default=None, ge=1, le=64, description="so many answers of the search, in the JSON")
     best_of: int | None = Field(default=None, ge=1, le=64, description="draw so many and keep the likeliest")
-    contrastive_alpha: float | None = Field(default=None, ge=0, le=1, description="above 0: contrastive search among top_k")
+    contrastive_alpha: float | None = Field(default=None, ge=0, le=1, description="contrastive search among top_k")
     stop: tuple[str, ...] = Field(default=(), description="end before this text; may be given several times")
-    lookup: int | None = Field(default=None, ge=0, le=32, description="guess so many tokens ahead from the text: speed alone")
+    lookup: int | None = Field(default=None, ge=0, le=32, description="guess so many tokens from the text: faster")
     draft: str = Field(default="", description="a smaller model with the same tokens that guesses ahead: speed alone")
     guesses: int | None = Field(default=None, ge=1, le=32, description="how many tokens the draft guesses at once")
     logprobs: bool = Field(default=False, description="list every token with its log-probability in the JSON")
-    alternatives: int = Field(default=0, ge=0, le=100, description="list so many likeliest tokens at each place in the JSON")
+    alternatives: int = Field(default=0, ge=0, le=100, description="the likeliest tokens at each place, in the JSON")
 
 
 def knobs(options: WritingOptions, **defaults: Any) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def write(
     first = model.tokenizer.end if model.report is None else model.tokenizer.bos
     prompt = list(ids) if first is None or (ids and model.report is not None) else [first, *ids]
     if "generate" not in model.can:
-        raise ConjureError(f"a {model.family} of this kind writes no text", hint=f"it can {', '.join(sorted(model.can))}")
+        able = ", ".join(sorted(model.can))
+        raise ConjureError(f"a {model.family} of this kind writes no text", hint=f"it can {able}")
     check(model.writer, [prompt], seeds, constraints, model.context)
     row = Row(
         0, prompt, seed=seeds[0], decoding=decoding, end=model.end, tokenizer=model.tokenizer, watched=True,

@@ -19,7 +19,7 @@ from conjure.models.language import LanguageModel, padded
 
 WORDS = ["[PAD]", "[UNK]", "<s>", "</s>", *(f"w{i}" for i in range(92))]
 LLAMA: dict[str, Any] = dict(
-    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+    vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
     max_position_embeddings=40, pad_token_id=0, bos_token_id=2, eos_token_id=3,
 )  # fmt: skip
 
@@ -154,3 +154,30 @@ def test_rows_are_filled_up_on_either_side() -> None:
     assert ids.tolist() == [[1, 2, 3], [4, 9, 9]] and mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     ids, mask = padded([[1, 2, 3], [4]], 9, left=True)
     assert ids.tolist() == [[1, 2, 3], [9, 9, 4]] and mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Cosine of the angle between all values of both."""
+    return F.cosine_similarity(a.flatten(), b.flatten(), dim=0).item()
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4"])
+def test_small_weights_say_nearly_the_same(weights: Any, llama: tuple[Any, LanguageModel]) -> None:
+    _, ours = llama
+    small = LanguageModel.load(ours.folder, weights=weights)
+    ids = torch.tensor([[2, 5, 6, 7, 8], [0, 0, 2, 9, 10]])
+    mask = (ids != 0).long()
+    wanted = ours.network(ids, positions=(mask.cumsum(1) - 1).clamp_min(0), mask_BT=mask)
+    likeness = {"fp32": 0.9999999, "bf16": 0.9999, "int8": 0.999, "int4": 0.9}[weights]
+    assert alike(small.logits(ids, mask)[mask.bool()], wanted[mask.bool()]) > likeness
+    assert small.generate(["w1 w2"], tokens=3)[0].ids
+
+
+def test_small_weights_work_without_a_compiler(llama: tuple[Any, LanguageModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours = llama
+    monkeypatch.setattr("conjure.models.compiled.Compiled.supports", staticmethod(lambda config: "no compiler"))
+    ids = torch.tensor([[2, 5, 6, 7, 8]])
+    for weights, likeness in (("bf16", 0.9995), ("int8", 0.999), ("int4", 0.9)):
+        small = LanguageModel.load(ours.folder, weights=weights)  # type: ignore[arg-type]
+        assert alike(small.logits(ids), ours.logits(ids)) > likeness
+        assert len(small.generate(["w1 w2"], tokens=3)[0].ids) <= 3

@@ -373,11 +373,13 @@ UNUSED = ("*masked_spec_embed", "quantizer.*", "project_hid.*", "project_q.*")
 """For training only."""
 
 FAMILIES: dict[str, Family] = {
-    "vit": Family(vit, _vit_names, "vit.", network=VisionTower, defaults=VIT, ignore=("*pooler.dense.*",), kind="vision"),
+    "vit": Family(vit, _vit_names, "vit.", network=VisionTower, defaults=VIT, ignore=("*pooler.dense.*",),
+                  kind="vision"),
     "clip": Family(clip, _joint_names, network=Contrastive, kind="contrastive"),
     "clip_vision_model": Family(clip_vision, _image_names, "vision_model.", network=VisionTower, defaults=CLIP_VISION,
                                 kind="vision"),
-    "clip_text_model": Family(clip_text, _text_names, "text_model.", network=TextTower, defaults=CLIP_TEXT, kind="text"),
+    "clip_text_model": Family(clip_text, _text_names, "text_model.", network=TextTower, defaults=CLIP_TEXT,
+                              kind="text"),
     "siglip": Family(siglip, _joint_names, network=Contrastive, kind="contrastive"),
     "siglip_vision_model": Family(siglip_vision, _image_names, "vision_model.", network=VisionTower,
                                   defaults=SIGLIP_VISION, kind="vision"),

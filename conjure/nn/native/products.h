@@ -101,7 +101,8 @@ inline vf exponential(vf x) {  // within 2 units in the last place; 0 (nearly) b
     vi power = ((vi)n - (vi)magic) << 23;
     n -= magic;
     vf r = x - n * 0.693145752f - n * 1.42860677e-6f;
-    vf p = r * (r * (r * (r * (r * 1.3981999e-3f + 8.3334519e-3f) + 4.1665795e-2f) + 1.6666665e-1f) + 0.5f) * r + r + 1.0f;
+    vf p = r * (r * (r * 1.3981999e-3f + 8.3334519e-3f) + 4.1665795e-2f) + 1.6666665e-1f;
+    p = (r * p + 0.5f) * r * r + r + 1.0f;
     return (vf)((vi)p + power);
 }
 inline vf sigmoid(vf x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -114,8 +115,8 @@ inline vf activated(vf x, int kind) {
         case QUICK_GELU: return x * sigmoid(1.702f * x);
         case GELU: {  // erf after Abramowitz and Stegun 7.1.26, absolute error 1.5e-7
             vf z = (vf)((vi)x & 0x7fffffff) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
-            vf tail = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
-            vf half = 0.5f * tail * exponential(-z * z);
+            vf tail = 1.421413741f + t * (-1.453152027f + t * 1.061405429f);
+            vf half = 0.5f * t * (0.254829592f + t * (-0.284496736f + t * tail)) * exponential(-z * z);
             return x * pick(x < 0.0f, half, 1.0f - half);
         }
         default: x = pick(x > 0.0f, x, vf{}); return kind == RELU2 ? x * x : x;
@@ -178,9 +179,10 @@ struct ReadBF16 {
     }
 };
 
-// y[r][16 n + lane] (+)= sum over k of w[n][k][lane] * x[r][k]; `stride` bytes lead from k to the next, `apart` to n + 1
+// y[r][16 n + lane] (+)= sum over k of w[n][k][lane] * x[r][k]; `stride` bytes lead to the next k, `apart` to n + 1
 template <class Read, int R, int N>
-inline void dots(const uint8_t* w, size_t stride, size_t apart, int steps, const float* x, int xs, float* y, int ys, bool more) {
+inline void dots(
+    const uint8_t* w, size_t stride, size_t apart, int steps, const float* x, int xs, float* y, int ys, bool more) {
     constexpr int S = Read::steps, U = R * N * S >= 4 ? 1 : 4 / (R * N * S);
     vf acc[U][N][R] = {};
     int k = 0;
@@ -254,7 +256,8 @@ void dense(const Matrix& m, int tile, const Rows& a, int rows, float* y, int ys,
         int steps = (depth < wide - k ? depth : wide - k) / S;
         const uint8_t* w = m.data + tile * apart + k / S * stride;
         by_eights(rows, [&]<int R>(int row) {
-            dots<Read, R, N>(w, stride, apart, steps, a.x.data() + (size_t)row * a.xs + k, a.xs, y + row * ys, ys, k > 0);
+            const float* x = a.x.data() + (size_t)row * a.xs + k;
+            dots<Read, R, N>(w, stride, apart, steps, x, a.xs, y + row * ys, ys, k > 0);
         });
     }
 }
@@ -266,8 +269,10 @@ void product(const Matrix& m, int tile, int count, const Rows& a, int rows, floa
         for (int n = 0; n < count; n++) {
             size_t at = (size_t)(tile + n) * groups;
             by_eights(rows, [&]<int R>(int row) {
-                if (m.kind == INT8) grouped<false, R>(m.data + at * 512, m.scale + at * LANES, groups, a, row, y + row * ys + LANES * n, ys);
-                else grouped<true, R>(m.data + at * 256, m.scale + at * LANES, groups, a, row, y + row * ys + LANES * n, ys);
+                float* to = y + row * ys + LANES * n;
+                const uint16_t* scale = m.scale + at * LANES;
+                if (m.kind == INT8) grouped<false, R>(m.data + at * 512, scale, groups, a, row, to, ys);
+                else grouped<true, R>(m.data + at * 256, scale, groups, a, row, to, ys);
             });
         }
     } else if (count == BLOCK && rows > 8) {

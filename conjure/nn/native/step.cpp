@@ -5,9 +5,10 @@
 //   fp32  [tile][input][16]                bf16  [tile][input / 2][16] pairs, the even input in the low half
 //   int8  [tile][group][8][16][4] bytes, value + 128             scale fp16 [tile][group][16]; groups of 32 inputs
 //   int4  [tile][group][4][16][4] bytes, value + 8, inputs 0-15 of the group in the low nibbles, 16-31 in the high
-// Inputs are padded to 32 and outputs to 16. Before a product with int8 or int4 the activations are rounded to int8 with
-// one scale per group of 32, as llama.cpp does, so that products are sums of integers. Keys lie as [slot / 16][C][16],
-// values as [slot][C padded to 16]: both products of attention are the product with an fp32 (or fp16) matrix.
+// Inputs are padded to 32 and outputs to 16. Before a product with int8 or int4 the activations are rounded to int8
+// with one scale per group of 32, as llama.cpp does, so that products are sums of integers. Keys lie as
+// [slot / 16][C][16], values as [slot][C padded to 16]: both products of attention are the product with an fp32 (or
+// fp16) matrix.
 //
 // Legend: B rows of the batch, T new tokens of each, R = B T, D width, H query heads, K key heads, C head width.
 
@@ -67,7 +68,8 @@ inline void pause() {
 #endif
 }
 inline int64_t microseconds() {
-    return std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
 }
 
 // Threads that wait for work: spinning for a moment, since the next step mostly comes at once, then asleep.
@@ -83,7 +85,8 @@ struct Pool {
         work = f;
         count = threads;
         next = 0;
-        for (; started < threads; started++) std::thread([this, id = started, seen = job.load()] { wait(id, seen); }).detach();
+        for (; started < threads; started++)
+            std::thread([this, id = started, seen = job.load()] { wait(id, seen); }).detach();
         if (threads > 1) {
             job.store(((job.load() >> 16) + 1) << 16 | (uint64_t)threads, std::memory_order_seq_cst);
             job.notify_all();
@@ -146,7 +149,8 @@ struct Pass {
 // Pieces of `count` things, taken by whoever is free: f(first, end)
 template <class F> void share(int count, int unit, F f) {
     int threads = pool->count, piece = padded(count / (threads * 6) + 1, unit);
-    for (int at; (at = pool->next.fetch_add(piece, std::memory_order_relaxed)) < count;) f(at, at + piece < count ? at + piece : count);
+    for (int at; (at = pool->next.fetch_add(piece, std::memory_order_relaxed)) < count;)
+        f(at, at + piece < count ? at + piece : count);
 }
 
 // each(row, column, 16 values) for all outputs; with a second matrix each(row, column, values, its values)
@@ -192,7 +196,8 @@ void normalise(const Norm& n, const float* x, float* y, int dim) {
 
 
 // The rows that a product reads: normalised, and rounded if it wants that. Every thread makes a single row for itself.
-const Rows& prepare(int thread, Rows& shared, const Norm& norm, const std::vector<float>& from, int stride, const Matrix& reader) {
+const Rows& prepare(
+    int thread, Rows& shared, const Norm& norm, const std::vector<float>& from, int stride, const Matrix& reader) {
     bool alone = pass.R == 1;
     Rows& to = alone ? (&shared == &pass.shared ? pass.own[thread].rows : pass.own[thread].mlp) : shared;
     for (int r = alone ? 0 : thread; r < pass.R; r += alone ? 1 : pool->count) {
@@ -256,7 +261,8 @@ void remember(const Layer& l, int number) {
             const float* v = k + m.key_heads * C;
             for (int g = 0; g < G; g++) turn(q + g * C, l.q, cos, sin, rotated);
             turn(k, l.k, cos, sin, rotated);
-            uint8_t* key = c.keys + (keys_at(number, b, head) * C + (size_t)(slot / LANES) * LANES * C + slot % LANES) * size;
+            size_t tile = (size_t)(slot / LANES) * LANES * C;
+            uint8_t* key = c.keys + (keys_at(number, b, head) * C + tile + slot % LANES) * size;
             uint8_t* value = c.values + (keys_at(number, b, head) + slot) * wide * size;
             for (int i = 0; i < C; i++) {
                 if (m.half_cache) put_half(key + i * LANES * size, k[i]), put_half(value + i * size, v[i]);
@@ -298,7 +304,9 @@ float softmax(float* s, const Layer& l, const Query& q, int low, int high, int64
 }
 
 // Up to 8 queries that share a key head: scores, softmax, weighted values
-template <class Read, int R> void attend(Own& own, const Layer& l, const Query* queries, const uint8_t* keys, const uint8_t* values, int64_t padding) {
+template <class Read, int R>
+void attend(
+    Own& own, const Layer& l, const Query* queries, const uint8_t* keys, const uint8_t* values, int64_t padding) {
     const Model& m = *pass.m;
     int C = m.width, wide = padded(C, LANES), long_ = pass.c->capacity + LANES, size = m.half_cache ? 2 : 4;
     int low = queries[0].from, high = queries[0].end;
@@ -312,7 +320,8 @@ template <class Read, int R> void attend(Own& own, const Layer& l, const Query* 
     int top = padded(high, LANES);
     float *s = own.scores.data(), inverse[R];
     for (int at = low; at < top; at += LANES)
-        dots<Read, R, 1>(keys + (size_t)at * C * size, LANES * size, 0, C, own.queries.data(), wide, s + at, long_, false);
+        dots<Read, R, 1>(
+            keys + (size_t)at * C * size, LANES * size, 0, C, own.queries.data(), wide, s + at, long_, false);
     for (int r = 0; r < R; r++) {
         float sum = softmax(s + r * long_, l, queries[r], low, top, padding);
         inverse[r] = sum > 0 ? 1.0f / sum : 0.0f;  // a row of padding sees nothing
@@ -321,7 +330,8 @@ template <class Read, int R> void attend(Own& own, const Layer& l, const Query* 
     float* out = own.queries.data();
     for (int n = 0; n < wide;) {
         if (R <= 4 && wide - n >= 64) {
-            dots<Read, R, 4>(v + n * size, (size_t)wide * size, LANES * size, high - low, s + low, long_, out + n, wide, false);
+            dots<Read, R, 4>(
+                v + n * size, (size_t)wide * size, LANES * size, high - low, s + low, long_, out + n, wide, false);
             n += 64;
         } else {
             dots<Read, R, 1>(v + n * size, (size_t)wide * size, 0, high - low, s + low, long_, out + n, wide, false);
@@ -401,8 +411,10 @@ void last_only(int thread) {
     if (!c.last_only || pass.R == c.batch) return;
     if (thread == 0) {
         auto shorten = [&](std::vector<float>& v, int wide) {
-            for (int b = 0; b < c.batch; b++)
-                memmove(v.data() + (size_t)b * wide, v.data() + (size_t)((b + 1) * c.tokens - 1) * wide, sizeof(float) * wide);
+            for (int b = 0; b < c.batch; b++) {
+                const float* last = v.data() + (size_t)((b + 1) * c.tokens - 1) * wide;
+                memmove(v.data() + (size_t)b * wide, last, sizeof(float) * wide);
+            }
         };
         shorten(pass.x, pass.wide), shorten(pass.attended, pass.heads_wide);
     }
@@ -442,7 +454,8 @@ void whole_pass(int thread) {
         add(thread, l.out, *rows, l.attention_out, l.attention_post);
         if (!m.parallel) mlp = &prepare(thread, pass.shared, l.mlp_in, pass.x, pass.wide, l.up);
         bool gated = l.gate.data != nullptr;
-        multiply(thread, gated ? l.gate : l.up, gated ? &l.up : nullptr, *mlp, pass.R, [&](int r, int column, vf y, vf z) {
+        const Matrix& first = gated ? l.gate : l.up;
+        multiply(thread, first, gated ? &l.up : nullptr, *mlp, pass.R, [&](int r, int column, vf y, vf z) {
             y = activated(y, m.activation);
             store(pass.hidden.data() + (size_t)r * pass.hidden_wide + column, gated ? y * z : y);
         });
@@ -453,7 +466,8 @@ void whole_pass(int thread) {
 }
 
 void room(const Model& m, const Call& c) {
-    int heads = m.heads * m.width, keys = m.key_heads * m.width, R = c.batch * c.tokens, most = m.dim > heads ? m.dim : heads;
+    int heads = m.heads * m.width, keys = m.key_heads * m.width, R = c.batch * c.tokens;
+    int most = m.dim > heads ? m.dim : heads;
     most = most > m.hidden ? most : m.hidden;
     pass.m = &m, pass.c = &c, pass.R = R;
     pass.wide = padded(m.dim, LANES), pass.qkv_wide = padded(heads + 2 * keys, LANES);

@@ -362,7 +362,7 @@ def test_marks_that_do_not_fit_the_pictures_are_refused(make: Callable[[str], Pa
 def test_what_is_stored_opens_again(make: Callable[[str], Pair], name: str, tmp_path: Path) -> None:
     reference, ours = make(name)
     kind = reference.config.model_type
-    written = dict(stored(ours, ours.config, towers.FAMILIES[kind]))
+    written = dict(stored(ours.state_dict(), ours.config, towers.FAMILIES[kind]))
     again = load.build(reference.config.to_dict(), _Held(written), torch.float32)[0]
     for (parameter, here), there in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.allclose(here, there, rtol=1e-6, atol=1e-7), parameter
@@ -387,7 +387,7 @@ class _Held:
 @pytest.mark.parametrize("name", ["vit", "clip", "siglip", "wav2vec2", "whisper", "llava"])
 def test_wrong_files_are_refused(make: Callable[[str], Pair], name: str) -> None:
     reference, ours = make(name)
-    whole = dict(stored(ours, ours.config, towers.FAMILIES[reference.config.model_type]))
+    whole = dict(stored(ours.state_dict(), ours.config, towers.FAMILIES[reference.config.model_type]))
     some = next(each for each in whole if "layer" in each and each.endswith("weight"))
     turned = next(each for each, tensor in whole.items() if tensor.dim() >= 3)  # a convolution or a table
     for broken, word in (
@@ -443,7 +443,7 @@ def test_what_joint_configs_leave_out() -> None:
 def test_bfloat16_stays_near(make: Callable[[str], Pair], tmp_path: Path) -> None:
     for name, said in (("vit", {"pixel_values": pictures()}), ("wav2vec2", {"input_features": waves()[0]})):
         reference, ours = make(name)
-        held = _Held(dict(stored(ours, ours.config, towers.FAMILIES[reference.config.model_type])))
+        held = _Held(dict(stored(ours.state_dict(), ours.config, towers.FAMILIES[reference.config.model_type])))
         narrow: Any = build(reference.config.to_dict(), held, torch.bfloat16)[0]
         assert narrow.hidden(**said).dtype == torch.bfloat16
         close(narrow.logits(**said), ours.logits(**said), tolerance=0.05)
