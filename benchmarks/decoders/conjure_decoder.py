@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
-from pathlib import Path
 
 import torch
 
@@ -12,21 +11,12 @@ from benchmarks.decoders.work import Decoded, Work, decode
 
 
 def load(work: Work):  # type: ignore[no-untyped-def]
-    from conjure.models.checkpoint import Checkpoint
-    from conjure.models.compiled import Compiled
-    from conjure.models.public.load import build
-
     route, _, weights = work.variant.partition("-")
-    folder = Path(work.folder)
-    given = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if route == "compiled":
-        return Compiled(build(given, Checkpoint(folder), torch.bfloat16)[0], weights)  # type: ignore[arg-type]
-    network = build(given, Checkpoint(folder), torch.float32 if weights == "fp32" else torch.bfloat16)[0]
-    if weights in ("int8", "int4"):
-        from conjure.nn.quantised import quantise
+    if route == "torch":
+        os.environ["CONJURE_NATIVE"] = "0"
+    from conjure.models.language import LanguageModel
 
-        network = quantise(network, weights)
-    return network
+    return LanguageModel.load(work.folder, weights=weights).network  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

@@ -66,6 +66,6 @@ def batched(work: Work, model: Any) -> float:
         seen.append(time.perf_counter())
         return torch.zeros(len(ids), dtype=torch.bool)
 
-    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max(work.tokens // 4, 4), stopping_criteria=[at],
-                   **(options(work) | {"max_time": work.seconds / 2}))  # fmt: skip
+    given = options(work) | {"max_time": work.seconds / 2, "max_new_tokens": max(work.tokens // 4, 4)}
+    model.generate(ids, attention_mask=torch.ones_like(ids), stopping_criteria=[at], **given)
     return work.batch * (len(seen) - 1) / (seen[-1] - seen[0])

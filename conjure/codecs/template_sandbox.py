@@ -167,7 +167,8 @@ class _Counting(NodeTransformer):
         return _filtered(node, "_weighed") if node.ctx == "load" else node
 
 
-def _filtered(node: nodes.Expr, name: str, *args: nodes.Expr) -> nodes.Filter:
+def _filtered(node: nodes.Node, name: str, *args: nodes.Expr) -> nodes.Filter:
+    assert isinstance(node, nodes.Expr)  # Jinja's types call what a loop runs over any node
     counted = nodes.Filter(node, name, list(args), [], None, None)
     counted.set_lineno(node.lineno)
     return counted

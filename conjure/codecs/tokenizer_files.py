@@ -297,20 +297,21 @@ def _looked_up(vocabulary: dict[str, int], unknown: str) -> Backend:
     """Pieces to ids, and ids to text as SentencePiece would write it."""
     backend = Backend(models.WordLevel(vocabulary, unk_token=unknown))
     backend.decoder = decoders.Sequence(
-        [decoders.Replace(sentencepiece.SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [decoders.Replace(sentencepiece.SPACE, " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
     )
     return backend
 
 
 def _marian(folder: Path, config: dict[str, Any]) -> Parts:
-    names = [name for name in ("source.spm", "target.spm", "vocab.json", "target_vocab.json") if (folder / name).is_file()]
+    names = ("source.spm", "target.spm", "vocab.json", "target_vocab.json")
     unknown = _content(config.get("unk_token")) or "<unk>"
     target = folder / "target_vocab.json"
     own = _looked_up(_vocabulary(target), unknown) if config.get("separate_vocabs") and target.is_file() else None
     return Parts(
         backend=_looked_up(_vocabulary(folder / "vocab.json"), unknown), config=config, target_ids=own,
         source=Segmenter(folder / "source.spm"), target=Segmenter(folder / "target.spm"),
-        files={name: (folder / name).read_bytes() for name in names},
+        files={name: (folder / name).read_bytes() for name in names if (folder / name).is_file()},
     )  # fmt: skip
 
 
@@ -385,7 +386,8 @@ def _tokens(parts: Parts, folder: Path, kind: str, model: Mapping[str, Any]) -> 
     backend.add_special_tokens([token for token in missing if token.special or token.content in special])
     backend.add_tokens([token for token in missing if not (token.special or token.content in special)])
     if parts.target_ids is not None:
-        parts.target_ids.add_special_tokens([text for text in parts.roles.values() if parts.target_ids.token_to_id(text) is not None])
+        own_ids = parts.target_ids
+        own_ids.add_special_tokens([text for text in parts.roles.values() if own_ids.token_to_id(text) is not None])
 
 
 def _template(parts: Parts, kind: str) -> None:

@@ -37,14 +37,14 @@ def passages(
     held, gap, used = "", "", 0
     for sentence, blank in sentences(text):
         for part, after in _cut(sentence, blank, size, room):
-            count = size(part) + 1 if part else 0
-            if held and (not together or not part or used + count > room):
+            count = size(part) if part else 0
+            if held and (not together or not part or used + len(gap) + count > room):
                 yield held, gap
                 held, gap, used = "", "", 0
             if not part:
                 yield part, after
                 continue
-            held, gap, used = held + gap + part, after, used + count
+            held, gap, used = held + gap + part, after, used + len(gap) + count
     if held or gap:
         yield held, gap
 

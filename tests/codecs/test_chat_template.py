@@ -172,10 +172,12 @@ GROWS = (
     "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|join(n.x) %}{% endfor %}",
     "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
     "{% set n = namespace(x=9) %}{% for i in range(60) %}{% set n.x = n.x * n.x %}{% endfor %}",
-    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
     "{{ 'a' * 10**9 }}", "{{ 'a'.center(10**9) }}", "{{ '%999999999d' % 1 }}", "{{ '%*d' % (999999999, 1) }}",
     "{{ range(10**9) }}", "{{ 9**99999 }}", "{{ lipsum(999999) }}", "{{ 'a'|indent(999999999, true) }}",
-    "{{ 1.5|round(999999999) }}", "{{ messages|tojson(indent=999999999) }}", "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+    "{{ 1.5|round(999999999) }}", "{{ messages|tojson(indent=999999999) }}",
+    "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
     "{% set n = namespace() %}{% set n.a = [n] %}{{ n }}",
 )  # fmt: skip
 
@@ -208,5 +210,6 @@ def test_what_is_no_plain_value() -> None:
 
 
 def test_a_long_chat_is_no_harm() -> None:
-    chat = [{"role": "user" if i % 2 == 0 else "assistant", "content": "words and more words " * 50} for i in range(400)]
+    roles = ["user", "assistant"] * 200
+    chat = [{"role": role, "content": "words and more words " * 50} for role in roles]
     assert len(ChatTemplate({"default": STYLES["chatml"]}).render(chat)) > 400_000

@@ -59,7 +59,7 @@ def test_prompts(arg: str) -> None:
 
 def test_what_is_written_is_known_and_not_read_only() -> None:
     assert set(writable("image")) == {".png", ".jpg", ".jpeg", ".webp"}
-    assert set(writable("text")) == {".txt", ".md"}
+    assert set(writable("text")) == {".txt", ".md", ".json", ".py"}
     assert READ_ONLY.issubset(SUFFIXES)
 
 

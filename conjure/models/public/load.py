@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError, suggest
 from conjure.models.checkpoint import Tensors, misfits
-from conjure.models.public import decoders, encoders, pairs
+from conjure.models.public import decoders, encoders, pairs, towers
 from conjure.models.public.family import IGNORED, Family
 from conjure.models.public.names import Map, Rule, rule_for
 from conjure.models.public.settings import Settings
 
-FAMILIES: dict[str, Family] = {**decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES}
+FAMILIES: dict[str, Family] = {**decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES, **towers.FAMILIES}
 SHOWN = 20
 
 

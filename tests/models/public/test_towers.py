@@ -118,12 +118,6 @@ def renamed(folder: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-@pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, family in towers.FAMILIES.items():
-        monkeypatch.setitem(load.FAMILIES, kind, family)
-
-
 Pair = tuple[Any, Any]
 
 

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+
+import conjure
+from conjure.core.errors import ConjureError
+from conjure.core.events import Delta
+from conjure.models.language import LanguageModel
+from conjure.tasks.make import plan
+from tests.tasks.small_models import TEMPLATE, decoder, encoder, marian, t5
+
+PROMPT = "the sea was"
+
+
+def document(folder: Path, prompt: str = PROMPT, **options: Any) -> dict[str, Any]:
+    out = folder.parent / "out.json"
+    conjure.make(prompt, model=str(folder), output=out, seed=1, **options)
+    return json.loads(out.read_text())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return decoder(tmp_path / "m")
+
+
+def test_greedy_text_is_the_references_and_comes_in_pieces(folder: Path) -> None:
+    found = document(folder, tokens=8, logprobs=True, alternatives=2)
+    ours = conjure.load(folder)
+    ids = torch.tensor([ours.tokenizer.encode(PROMPT)])
+    wanted = tf.LlamaForCausalLM.from_pretrained(folder).generate(ids, do_sample=False, max_new_tokens=8)
+    assert [token["id"] for token in found["tokens"]] == wanted[0, ids.shape[1] :].tolist()
+    assert all(token["logprob"] <= 0 and len(token["alternatives"]) == 2 for token in found["tokens"])
+    assert found["text"] == PROMPT + found["written"] and found["seconds"] >= 0
+    pieces: list[str] = []
+    whole = conjure.make(PROMPT, model=str(folder), tokens=8, seed=1,
+                         on_event=lambda event: pieces.append(event.text) if isinstance(event, Delta) else None)
+    assert "".join(pieces) == str(whole) == found["text"] and len(pieces) > 2
+
+
+def test_each_seed_its_text_and_its_file(folder: Path) -> None:
+    out = folder.parent / "out.json"
+    made = conjure.make(PROMPT, model=str(folder), output=out, seed=5, count=2, temperature=3, tokens=8)
+    alone = conjure.make(PROMPT, model=str(folder), seed=6, temperature=3, tokens=8)
+    assert str(made[1]) == str(alone) != str(made[0])
+    assert [json.loads((out.parent / f"out-{k}.json").read_text())["seed"] for k in (1, 2)] == [5, 6]
+    assert str(conjure.make(PROMPT, model=str(folder), tokens=8, temperature=0)) == document(folder, tokens=8)["text"]
+    assert len(document(folder, tokens=4, beams=3, best=2)["answers"]) == 2
+
+
+def test_a_file_is_made_again_and_weights_are_passed_through(folder: Path) -> None:
+    first = document(folder, tokens=4)
+    again = json.loads(str(conjure.remake(folder.parent / "out.json")))
+    assert {**first, "seconds": 0} == {**again, "seconds": 0}
+    assert document(folder, tokens=4, weights="bf16")["count"] <= 4
+    with pytest.raises(ConjureError, match="--weights: expected one of fp32, bf16, int8, int4, got 'fp64'"):
+        document(folder, weights="fp64")
+
+
+def test_a_schema_is_kept_to_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
+    assert document(folder, regex="(red|blue)", tokens=4)["written"].strip() in ("red", "blue")
+    (tmp_path / "s.json").write_text('{"type": "integer", "minimum": 3, "maximum": 1}')
+    with pytest.raises(ConjureError, match="JSON schema"):
+        document(folder, schema=str(tmp_path / "s.json"))
+    with pytest.raises(ConjureError, match="no such file"):
+        document(folder, schema=str(tmp_path / "none.json"))
+    with pytest.raises(ConjureError, match="can keep to one of them"):
+        document(folder, regex="a", schema="{}")
+
+
+def test_what_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConjureError, match="reads at most 256 tokens, the prompt has 300"):
+        document(folder, "red " * 300)
+    with pytest.raises(ConjureError, match="ID=VALUE"):
+        document(folder, logit_bias=("red",))
+    with pytest.raises(ConjureError, match="cannot fill: it can continue") as caught:
+        document(folder, "a ___", task="fill")
+    assert caught.value.hint == "--task continue"
+    with pytest.raises(ConjureError, match="unknown model"):
+        document(tmp_path / "none")
+    with pytest.raises(ConjureError, match="to summarise takes a model"):
+        plan("x", task="summarise")
+
+
+def test_a_chat_needs_a_template(tmp_path: Path) -> None:
+    chat = decoder(tmp_path / "chat", template=TEMPLATE)
+    assert document(chat, task="chat", tokens=4, system="good")["task"] == "chat"
+    assert plan("it is red", "who wrote it ?", model=str(chat)).edges[0].task == "chat"
+    assert plan("it is red", model=str(chat)).edges[0].task == "continue"
+    assert document(t5(tmp_path / "t5"), tokens=4)["task"] == "chat"
+    with pytest.raises(ConjureError, match="expected a model with a chat template"):
+        document(decoder(tmp_path / "plain"), task="chat")
+    looping = decoder(tmp_path / "loop", template="{% for a in range(99999999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}")
+    with pytest.raises(ConjureError):
+        document(looping, task="chat")
+
+
+def test_the_task_follows_from_the_model(tmp_path: Path) -> None:
+    for made, task in ((encoder(tmp_path / "a", "ForMaskedLM"), "fill"), (marian(tmp_path / "b"), "translate"),
+                       (encoder(tmp_path / "c", "ForQuestionAnswering"), "answer"), (encoder(tmp_path / "d", "Model"), "embed"),
+                       (decoder(tmp_path / "e"), "continue")):  # fmt: skip
+        assert plan("x", model=str(made)).edges[0].task == task
+        assert isinstance(conjure.load(made), LanguageModel)
+
+
+def test_an_unknown_family_names_the_nearest(tmp_path: Path) -> None:
+    folder = decoder(tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "lama"}))
+    with pytest.raises(ConjureError, match="'lama' cannot be run yet"):
+        plan("x", model=str(folder))
