@@ -69,6 +69,10 @@ class Checkpoint:
             return found.float() if scale is None else _from_fp8(found, scale)
         return found
 
+    def release(self) -> None:
+        """Map the files anew: pages that were read no longer count as this process's memory once no tensor needs them."""
+        self._files = {name: safe_open_file(self.folder / name) for name in self._files}
+
     def dtype(self, name: str) -> str:
         """As safetensors calls it: F32, BF16, F16, I64, F8_E4M3, ..."""
         return self._slice(name).get_dtype() if name in self._where else "FP4"

@@ -130,12 +130,13 @@ class Compiled:
         """Null is as many as PyTorch has."""
         self._pass = library.conjure_pass
         self._packer = _Packer(weights)  # it keeps alive what the structs point to
-        self._fill = fill or (lambda name: None)
+        self._fill: Callable[[str], object] | None = fill or (lambda name: None)
         self._cache_dtype = torch.float32 if weights == "fp32" else torch.float16
         self._ngram = transformer.ngram
         dtype = transformer.embed.weight.dtype if isinstance(transformer.embed, nn.Embedding) else torch.float32
         self._scale = float(torch.tensor(c.embedding_scale, dtype=dtype))
         self._model = self._describe(transformer)
+        self._fill = None  # and with it the transformer, whose file need not stay mapped
         self._turns: dict[Rope, tuple[Tensor, Tensor]] = {}
 
     @staticmethod
@@ -222,11 +223,13 @@ class Compiled:
     def _describe(self, transformer: Transformer) -> structs.Model:
         c, p = self.config, self._packer
         layers = (structs.Layer * c.layers)(*[self._layer(transformer, i) for i in range(c.layers)])
-        for name in ("embed", "head"):
-            self._fill(name)
+        assert self._fill is not None
+        self._fill("embed")  # and packed before the head is read
         assert transformer.embed is not None
-        head = p.matrix(transformer.embed if transformer.head is None else transformer.head, bias=transformer.head_bias)
-        embed = head if transformer.head is None else p.matrix(transformer.embed)
+        tied = transformer.head is None
+        embed = p.matrix(transformer.embed, bias=transformer.head_bias if tied else None)
+        self._fill("head")
+        head = embed if transformer.head is None else p.matrix(transformer.head, bias=transformer.head_bias)
         final = p.norm(transformer.norm, c.logit_scale, c.dim)
         return structs.Model(
             embed=embed, head=head, embed_norm=p.norm(transformer.norm_embedding), final_norm=final,
@@ -239,6 +242,7 @@ class Compiled:
         )  # fmt: skip
 
     def _layer(self, transformer: Transformer, number: int) -> structs.Layer:
+        assert self._fill is not None
         self._fill(f"blocks.{number}")
         block = transformer.blocks[number]
         assert isinstance(block, Block) and isinstance(block.attention, Attention)

@@ -384,6 +384,7 @@ def held(loading: Loading, weights: Weights | None) -> tuple[Any, LoadReport]:
     for name in (*tops, *(name for name, _ in network.named_parameters(recurse=False))):
         loading.fill(name)
     if not Compiled.supports(network.config):
+        loading.dtype = None  # it packs from whatever type the file has
         return Compiled(network, weights, fill=loading.fill), loading.report
     for name in (*layers, "embed", "head"):
         loading.fill(name)

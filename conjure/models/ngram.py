@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError
 from conjure.nn.cache import Cache
-from conjure.nn.linear import Linear
+from conjure.nn.linear import Linear, embedding
 
 _ODD = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 """Multipliers of the hash, odd and below 2^32, one for each token of an n-gram."""
@@ -43,7 +43,7 @@ class NGramEmbedding(nn.Module):
         super().__init__()
         self.config, self.vocab = config, vocab
         self.reach = max(config.orders) - 1
-        self.tables = nn.Embedding(config.rows * len(config.orders), config.dim)
+        self.tables = embedding(config.rows * len(config.orders), config.dim)
         self.project = Linear(config.dim * len(config.orders), dim, bias=False)
 
     def forward(self, ids_BT: Tensor, *, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:

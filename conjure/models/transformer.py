@@ -27,7 +27,7 @@ from conjure.nn.disentangled import ConvolutionBranch, Disentangled, Disentangle
 from conjure.nn.experts import ExpertLayer, Experts
 from conjure.nn.feedforward import Activation, FeedForward
 from conjure.nn.latent import Latent, LatentAttention
-from conjure.nn.linear import Linear
+from conjure.nn.linear import Linear, embedding
 from conjure.nn.norm import LayerNorm, RMSNorm
 from conjure.nn.position import Rope, rope_tables, rotate, sinusoid_table
 from conjure.nn.quantised import project
@@ -345,12 +345,12 @@ class Transformer(nn.Module):
         self.config = c = config
         self.compute_dtype = torch.float32
         inner = c.embedding_dim or c.dim
-        self.embed = nn.Embedding(c.vocab, inner) if c.vocab else None
+        self.embed = embedding(c.vocab, inner) if c.vocab else None
         self.project_in = Linear(inner, c.dim, bias=False) if c.embedding_dim else None
         self.project_out = Linear(c.dim, inner, bias=False) if c.embedding_dim else None
         self.ngram = NGramEmbedding(c.ngram, c.vocab, c.dim) if c.ngram else None
-        self.kind = nn.Embedding(c.types, c.dim) if c.types else None
-        self.place = nn.Embedding(c.max_length + c.position_offset, c.dim) if c.positions == "learned" else None
+        self.kind = embedding(c.types, c.dim) if c.types else None
+        self.place = embedding(c.max_length + c.position_offset, c.dim) if c.positions == "learned" else None
         self.norm_embedding = make_norm(c, c.dim) if c.embedding_norm else None
         self.relative = RelativeBias(c.relative, c.heads) if c.relative and not c.relative.per_layer else None
         self.distances = RelativeTable(c.disentangled, c.dim, c.norm_eps) if c.disentangled else None
@@ -367,6 +367,8 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         """Normal 0.02 for embeddings, 1/sqrt(fan-in) for matrices; what writes into the residual stream starts at 0,
         so every block begins as the identity (Zhang et al. 2019, arXiv 1901.09321)."""
+        if any(parameter.is_meta for parameter in self.parameters()):
+            return  # a file will fill it
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 module.weight.normal_(0, 0.02)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from conjure.nn.feedforward import ACTIVATIONS
-from conjure.nn.linear import Linear
+from conjure.nn.linear import Linear, embedding
 from conjure.nn.norm import LayerNorm
 
 
@@ -45,7 +45,7 @@ class RelativeTable(nn.Module):
 
     def __init__(self, config: Disentangled, dim: int, eps: float) -> None:
         super().__init__()
-        self.table = nn.Embedding(2 * config.span, dim)
+        self.table = embedding(2 * config.span, dim)
         self.norm = LayerNorm(dim, eps) if config.norm else None
 
     def forward(self) -> Tensor:

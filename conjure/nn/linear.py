@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,3 +14,9 @@ class Linear(nn.Linear):
         """`[..., in] -> [..., out]`"""
         bias = None if self.bias is None else self.bias.to(input.dtype)
         return F.linear(input, self.weight.to(input.dtype), bias)
+
+
+def embedding(rows: int, dim: int) -> nn.Embedding:
+    """A table whose values are yet to be set: drawing them only to replace them takes time, and on the meta device it
+    loads half of PyTorch."""
+    return nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))

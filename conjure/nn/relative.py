@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from conjure.nn.linear import embedding
 from conjure.nn.position import alibi_slopes
 
 
@@ -33,7 +34,7 @@ class RelativeBias(nn.Module):
     def __init__(self, config: Relative, heads: int) -> None:
         super().__init__()
         self.config = config
-        self.table = nn.Embedding(config.buckets, heads)
+        self.table = embedding(config.buckets, heads)
 
     def forward(self, queries: int, keys: int) -> Tensor:
         device = self.table.weight.device

@@ -33,7 +33,7 @@ TOKENS_AT_ONCE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyOptions:
-    weights: Weights = WEIGHTS
+    weights: Weights | None = WEIGHTS
     labels: str = Field(default="", description="labels of your own, with commas between: sport,politics,weather")
     several: bool = Field(default=False, description="each of your labels may hold or not, whatever the others do")
     hypothesis: str = Field(default="This example is {}.", description="the sentence a label is put into (NLI)")
@@ -76,6 +76,8 @@ def _ranked(model: LanguageModel, text: str, labels: list[str], options: Classif
         if "classify" not in model.can:
             raise ConjureError("a decoder has no labels of its own", hint="name some: --labels good,bad")
         scores = _known(model, text)
+    elif "generate" in model.can and not isinstance(model.network, Transformer):
+        raise ConjureError(f"--weights {options.weights}: a decoder classifies as it is", hint="leave it out")
     elif isinstance(model.network, Transformer):
         if len(labels) < 2:
             raise ConjureError("--labels: a decoder chooses between labels, expected two or more")

@@ -26,7 +26,7 @@ SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedOptions:
-    weights: Weights = WEIGHTS
+    weights: Weights | None = WEIGHTS
     lines: bool = Field(default=False, description="each line that is not blank is a text of its own")
 
 

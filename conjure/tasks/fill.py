@@ -23,7 +23,7 @@ GAP = re.compile(r"\[MASK\]|<mask>|_{3,}")
 
 @dataclass(frozen=True, kw_only=True)
 class FillOptions:
-    weights: Weights = WEIGHTS
+    weights: Weights | None = WEIGHTS
     best: int = Field(default=5, ge=1, le=1000, description="how many fillings to find")
     order: Literal["left", "confidence"] = Field(
         default="confidence", description="which of several gaps is filled first: the left one, or the surest"

@@ -13,7 +13,7 @@ from conjure.core.events import Event
 from conjure.media.text import Text
 from conjure.models.language import LanguageModel, Weights
 
-WEIGHTS: Any = Field(default="fp32", description="the type in which the model's matrices are held: smaller is faster")
+WEIGHTS: Any = Field(default=None, description="the type in which matrices are held (none: fp32): smaller is faster")
 """The option `weights` of each of these tasks."""
 
 
@@ -22,13 +22,13 @@ class PublicTask:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._held: tuple[Weights, LanguageModel] | None = None
+        self._held: tuple[Weights | None, LanguageModel] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         return cls(folder)
 
-    def model(self, weights: Weights = "fp32") -> LanguageModel:
+    def model(self, weights: Weights | None = None) -> LanguageModel:
         """One at a time is kept."""
         if self._held is None or self._held[0] != weights:
             from conjure.tasks.load import load

@@ -29,7 +29,7 @@ Written = Generator[Event, None, list[list[Generation]]]
 class WritingOptions:
     """What is not given is as the model's generation_config.json says, else greedy."""
 
-    weights: Weights = WEIGHTS
+    weights: Weights | None = WEIGHTS
     tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="how many tokens to write at most")
     temperature: float | None = Field(default=None, ge=0, le=10, description="0 takes the likeliest token")
     top_k: int | None = Field(default=None, ge=0, description="draw among so many likeliest tokens (0: all)")

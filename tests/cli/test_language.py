@@ -18,7 +18,8 @@ def test_a_file_and_an_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     folder = marian(tmp_path / "m", source_lang="en", target_lang="es")
     Path("letter.txt").write_text("Alice wrote a letter .\n")
-    made = call(["make", "letter.txt", "translate to Spanish", "--model", str(folder), "-o", "out.json", "--tokens", "4"])
+    line = ["make", "letter.txt", "translate to Spanish", "--model", str(folder), "-o", "out.json"]
+    made = call([*line, "--tokens", "4"])
     assert made == 0
     found = json.loads(Path("out.json").read_text())
     assert found["task"] == "translate" and found["passages"][0]["source"] == "Alice wrote a letter ."
@@ -29,8 +30,8 @@ def test_stdout_json_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert call(["make", "the sea was", "--model", folder, "--tokens", "3", "--weights", "bf16", "--seed", "1"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("the sea was")
-    line = ["make", "the sea was", "--model", folder, "--tokens", "3", "--weights", "bf16", "--to", "json", "--seed", "1"]
-    assert call(line) == 0
+    line = ["make", "the sea was", "--model", folder, "--tokens", "3", "--weights", "bf16", "--seed", "1"]
+    assert call([*line, "--to", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["text"] == text.rstrip("\n")
 
 

@@ -13,7 +13,8 @@ from conjure.core.errors import ConjureError
     [
         ("Spanish", "es", "es_XX", "spa_Latn"), ("de", "de", "de_DE", "deu_Latn"), ("zh", "zh", "zh_CN", "zho_Hans"),
         ("eng_Latn", "en", "en_XX", "eng_Latn"), ("Brazilian Portuguese", "pt", "pt_XX", "por_Latn"),
-        ("farsi", "fa", "fa_IR", "pes_Arab"), ("UKRAINIAN", "uk", "uk_UA", "ukr_Cyrl"), ("ar", "ar", "ar_AR", "arb_Arab"),
+        ("farsi", "fa", "fa_IR", "pes_Arab"), ("UKRAINIAN", "uk", "uk_UA", "ukr_Cyrl"),
+        ("ar", "ar", "ar_AR", "arb_Arab"),
     ],
 )  # fmt: skip
 def test_a_language_is_found_by_any_name_in_any_models_codes(said: str, m2m100: str, mbart: str, nllb: str) -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import transformers as tf
-from tests.models.public.references import randomised, saved
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-WORDS = "the sea was blue and red Alice wrote a letter in Paris good bad sport politics ? . , : who it is of , { } 1 2 3"
+from tests.models.public.references import randomised, saved
+
+WORDS = "the sea was blue and red Alice wrote a letter in Paris good bad sport politics ? . , : who it is of { } 1 2 3"
 SPECIALS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
-DIMS: dict[str, Any] = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
-PAIR: dict[str, Any] = dict(
+DIMS: dict[str, Any] = dict(  # noqa: C408
+    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+)
+PAIR: dict[str, Any] = dict(  # noqa: C408
     vocab_size=96, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
     encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=40, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     decoder_start_token_id=2, forced_eos_token_id=None,

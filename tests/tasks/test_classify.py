@@ -67,10 +67,10 @@ def test_labels_of_ones_own_by_likelihood(tmp_path: Path) -> None:
     assert sum(each["score"] for each in found) == pytest.approx(1)
     ours = conjure.load(folder)
     question = "\nWhich of these is it: sport, politics?\nAnswer:"
-    gains = []
+    gains, encode = [], ours.tokenizer.encode
     for label in ("sport", "politics"):
         own, none = (
-            float(ours.logits([ours.tokenizer.encode(said + question)])[0, -1].log_softmax(-1)[ours.tokenizer.id(label)])
+            float(ours.logits([encode(said + question)])[0, -1].log_softmax(-1)[ours.tokenizer.id(label)])
             for said in (TEXT, "")
         )  # fmt: skip
         gains.append(own - none)
@@ -84,7 +84,7 @@ def test_spans_have_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names = ["O", "B-PER", "I-PER", "B-LOC"]
     folder = encoder(tmp_path / "m", "ForTokenClassification", names)
     ours = conjure.load(folder)
-    text = " ".join(["red Alice wrote ."] + ["the sea was blue ."] * 12 + ["Paris"])
+    text = " ".join(["red Alice wrote ."] + ["the sea was blue ."] * 14 + ["Paris"])
     ids = ours.tokenizer.encode(text)
     wanted = {"Alice": 1, "wrote": 2, "Paris": 3}
     meant = {ours.tokenizer.id(word): label for word, label in wanted.items()}

@@ -9,10 +9,12 @@ import torch
 import transformers as tf
 
 import conjure
+from conjure.codecs.tokenizer import train_bpe
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta
 from conjure.models.language import LanguageModel
 from conjure.tasks.make import plan
+from tests.models.public.references import randomised, saved
 from tests.tasks.small_models import TEMPLATE, decoder, encoder, marian, t5
 
 PROMPT = "the sea was"
@@ -58,12 +60,18 @@ def test_a_file_is_made_again_and_weights_are_passed_through(folder: Path) -> No
     again = json.loads(str(conjure.remake(folder.parent / "out.json")))
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
     assert document(folder, tokens=4, weights="bf16")["count"] <= 4
-    with pytest.raises(ConjureError, match="--weights: expected one of fp32, bf16, int8, int4, got 'fp64'"):
+    with pytest.raises(ConjureError, match="--weights: expected one of fp32, bf16, int8, int4, or none, got 'fp64'"):
         document(folder, weights="fp64")
 
 
 def test_a_schema_is_kept_to_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
-    assert document(folder, regex="(red|blue)", tokens=4)["written"].strip() in ("red", "blue")
+    train_bpe(["the sea was red"], 258).save(folder)  # grammars need tokens that are bytes
+    sizes = {"vocab_size": 258, "bos_token_id": 0, "eos_token_id": 0}
+    config = json.loads((folder / "config.json").read_text()) | sizes
+    saved(randomised(tf.LlamaForCausalLM(tf.LlamaConfig(**config))), folder)
+    assert document(folder, regex="(red|blue)", tokens=9)["written"] in ("red", "blue")
+    (tmp_path / "enum.json").write_text('{"enum": [12, 34]}')
+    assert json.loads(document(folder, schema=str(tmp_path / "enum.json"), tokens=9)["written"]) in (12, 34)
     (tmp_path / "s.json").write_text('{"type": "integer", "minimum": 3, "maximum": 1}')
     with pytest.raises(ConjureError, match="JSON schema"):
         document(folder, schema=str(tmp_path / "s.json"))
@@ -95,15 +103,18 @@ def test_a_chat_needs_a_template(tmp_path: Path) -> None:
     assert document(t5(tmp_path / "t5"), tokens=4)["task"] == "chat"
     with pytest.raises(ConjureError, match="expected a model with a chat template"):
         document(decoder(tmp_path / "plain"), task="chat")
-    looping = decoder(tmp_path / "loop", template="{% for a in range(99999999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}")
+    endless = "{% for a in range(99999999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}"
+    looping = decoder(tmp_path / "loop", template=endless)
     with pytest.raises(ConjureError):
         document(looping, task="chat")
 
 
 def test_the_task_follows_from_the_model(tmp_path: Path) -> None:
-    for made, task in ((encoder(tmp_path / "a", "ForMaskedLM"), "fill"), (marian(tmp_path / "b"), "translate"),
-                       (encoder(tmp_path / "c", "ForQuestionAnswering"), "answer"), (encoder(tmp_path / "d", "Model"), "embed"),
-                       (decoder(tmp_path / "e"), "continue")):  # fmt: skip
+    for made, task in (
+        (encoder(tmp_path / "a", "ForMaskedLM"), "fill"), (encoder(tmp_path / "c", "ForQuestionAnswering"), "answer"),
+        (encoder(tmp_path / "d", "Model"), "embed"), (marian(tmp_path / "b"), "translate"),
+        (decoder(tmp_path / "e"), "continue"),
+    ):  # fmt: skip
         assert plan("x", model=str(made)).edges[0].task == task
         assert isinstance(conjure.load(made), LanguageModel)
 

@@ -30,7 +30,7 @@ def test_a_short_text_is_the_references_and_a_long_one_comes_in_parts(tmp_path: 
     )
     assert [token["id"] for token in found["parts"][0]["tokens"]] == wanted[0, 1:].tolist()
     parts = document(folder, LONG, tokens=6)["parts"]
-    assert len(parts) == 3 and sum(part["letters"] for part in parts) == len(LONG) - 2
+    assert len(parts) > 2 and sum(part["letters"] for part in parts) == len(LONG) - (len(parts) - 1)
 
 
 def test_t5_has_its_prefix_and_settings_and_a_chat_its_instruction(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError, suggest
-from conjure.models.checkpoint import Tensors, misfits
+from conjure.models.checkpoint import Checkpoint, Tensors, misfits
 from conjure.models.public import decoders, encoders, pairs, towers
 from conjure.models.public.family import IGNORED, Family
 from conjure.models.public.names import Map, Rule, rule_for
@@ -19,6 +19,7 @@ from conjure.models.public.settings import Settings
 
 FAMILIES: dict[str, Family] = {**decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES, **towers.FAMILIES}
 SHOWN = 20
+SMALL = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,20 @@ def family_of(config: dict[str, Any]) -> tuple[str, Family]:
 class Loading:
     """A network without weights, and where each of them lies: `fill` brings them in, all or a part at a time."""
 
-    def __init__(self, network: nn.Module, report: LoadReport, steps: list[_Step], tensors: Tensors, dtype: torch.dtype):
-        self.network, self.report, self.steps, self.tensors, self.dtype = network, report, steps, tensors, dtype
+    def __init__(
+        self, network: nn.Module, report: LoadReport, steps: list[_Step], tensors: Tensors, dtype: torch.dtype | None
+    ) -> None:
+        self.network, self.report, self.steps, self.tensors = network, report, steps, tensors
+        self.dtype = dtype
+        """Null leaves every tensor in the type that it has in the file."""
 
     def fill(self, part: str = "") -> None:
         """Read the parameters of the module `part` ("blocks.0", "embed"; empty: all)."""
         for step in self.steps:
             if not part or step.parameter == part or step.parameter.startswith(f"{part}."):
                 _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
+        if isinstance(self.tensors, Checkpoint):
+            self.tensors.release()
 
 
 def build(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> tuple[nn.Module, LoadReport]:
@@ -140,13 +147,16 @@ class _Step:
     expert: int | None
     zeros: dict[int, tuple[int, ...]]
 
-    def read(self, tensors: Tensors, dtype: torch.dtype) -> Tensor:
+    def read(self, tensors: Tensors, dtype: torch.dtype | None) -> Tensor:
         pieces = [
             torch.zeros(self.zeros[at]) if name is None else tensors.tensor(name) for at, name in enumerate(self.names)
         ]
         if self.expert is not None:
             pieces = [piece[self.expert] for piece in pieces]
-        return self.rule.read([piece.to(dtype) for piece in pieces]).contiguous()
+        if dtype is not None:
+            pieces = [piece.to(dtype) for piece in pieces]
+        made = self.rule.read(pieces).contiguous()
+        return made.clone() if made.numel() < SMALL else made  # a norm should not keep a whole file mapped
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,8 @@ def _plan(network: nn.Module, names: Map, disk: _Disk) -> _Plan:
 
 def _shape(rule: Rule, shapes: Sequence[tuple[int, ...]], expert: int | None) -> tuple[int, ...] | None:
     """The shape that the rule would give; None where it cannot be applied."""
+    if rule.shaped is not None and expert is None:
+        return rule.shaped(list(shapes))
     pieces = [torch.empty(shape[1:] if expert is not None else shape, device="meta") for shape in shapes]
     try:
         return tuple(rule.read(pieces).shape)

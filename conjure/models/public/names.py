@@ -5,6 +5,7 @@ A map is `{module of ours: rule or name on disk}`; `{i}` stands for the layer an
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,20 @@ import torch
 from torch import Tensor
 
 Pieces = list[Tensor]
+Shape = tuple[int, ...]
+
+
+def _same(shapes: list[Shape]) -> Shape | None:
+    return shapes[0]
+
+
+def _stacked(shapes: list[Shape]) -> Shape | None:
+    tails = {shape[1:] for shape in shapes}
+    return (sum(shape[0] for shape in shapes), *tails.pop()) if len(tails) == 1 and all(shapes) else None
+
+
+def _reversed(shapes: list[Shape]) -> Shape | None:
+    return shapes[0][::-1]
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,9 @@ class Rule:
     write: Callable[[Tensor], Pieces] = lambda tensor: [tensor]
     suffixes: Mapping[str, str] | None = None
     """Name of the parameter in ours -> what follows the name on disk, where that is not `.weight` and `.bias`."""
+    shaped: Callable[[list[Shape]], Shape | None] | None = None
+    """The shape that `read` gives for pieces of these shapes, None where they do not fit; where this is null, `read` is
+    tried on tensors without storage."""
     zeros: bool = False
     """Biases that no file has are 0 (the keys of Whisper)."""
     stacked: bool = False
@@ -45,7 +63,7 @@ def rows(*disk: str, sizes: Sequence[int] = (), zeros: bool = False) -> Rule:
     def write(tensor: Tensor) -> Pieces:
         return list(tensor.split(list(sizes)) if sizes else tensor.chunk(len(disk)))
 
-    return Rule(disk, torch.cat, write, zeros=zeros)
+    return Rule(disk, torch.cat, write, shaped=_stacked, zeros=zeros)
 
 
 def turned(disk: str) -> Rule:
@@ -54,7 +72,7 @@ def turned(disk: str) -> Rule:
     def turn(tensor: Tensor) -> Tensor:
         return tensor.mT if tensor.dim() == 2 else tensor
 
-    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)])
+    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)], shaped=_reversed)
 
 
 def regrouped(disk: str, shape: Sequence[int], order: Sequence[int]) -> Rule:
@@ -75,7 +93,11 @@ def regrouped(disk: str, shape: Sequence[int], order: Sequence[int]) -> Rule:
             sizes[sizes.index(-1)] = int(tensor.shape[0] // known)
         return [tensor.reshape(*(sizes[a] for a in order), *rest).permute(*back, *tail).reshape(-1, *rest)]
 
-    return Rule((disk,), read, write)
+    def shaped(shapes: list[Shape]) -> Shape | None:
+        known = math.prod(size for size in shape if size != -1)
+        return shapes[0] if shapes[0] and shapes[0][0] % known == 0 else None
+
+    return Rule((disk,), read, write, shaped=shaped)
 
 
 def per_head(disk: str, heads: int) -> Rule:
@@ -134,7 +156,7 @@ def of_expert(disk: str, *, interleaved: bool) -> Rule:
 
 def exact(name: str, ours: str = "") -> Rule:
     """A parameter that is no `.weight` or `.bias` of a module on disk."""
-    return Rule((name,), suffixes={ours: "", "weight": "", "bias": ""})
+    return Rule((name,), suffixes={ours: "", "weight": "", "bias": ""}, shaped=_same)
 
 
 def under(prefix: str, layer: Mapping[str, Rule | str], ours: str = "blocks.{i}.") -> Map:
@@ -171,4 +193,4 @@ def rule_for(parameter: str, names: Map) -> tuple[Rule, str, list[str]] | None:
     rule = names.get(module)
     if rule is None:
         return None
-    return (Rule((rule,)) if isinstance(rule, str) else rule), last, numbers
+    return (Rule((rule,), shaped=_same) if isinstance(rule, str) else rule), last, numbers
