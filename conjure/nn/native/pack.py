@@ -24,7 +24,7 @@ MAPPED = 2**26
 """Bytes of address space that are taken at a time; memory goes with them as they are filled."""
 PAGEOUT = 21
 """MADV_PAGEOUT of Linux."""
-PIECE = 2**22
+PIECE = 2**20
 """Weights that are rearranged at a time: what is in the making stays small beside the matrix."""
 
 
@@ -114,6 +114,8 @@ def pack(weight: Tensor | Stored, kind: str, arena: Arena, bias: Tensor | None =
         if scale is not None and scale_part is not None:
             begin = at * scales // (-(-rows // LANES) * LANES)
             scale[begin : begin + 2 * scale_part.numel()] = scale_part.reshape(-1).view(torch.uint8)
+        if isinstance(weight, Tensor):
+            forget(weight[at : at + step])
     if bias is not None:
         bias = F.pad(bias.float(), (0, -rows % LANES)).contiguous()
     return Packed(kind, rows, cols, data, scale, bias)
