@@ -16,7 +16,7 @@ from torch import Tensor
 
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import derive, rng
-from conjure.data.packing import Packed, laid
+from conjure.data.packing import IGNORED, Packed, laid
 
 Order = Literal["psm", "spm"]
 
@@ -42,10 +42,17 @@ class Gaps:
     lines: float = 0.5
     """Share of the gaps that begin within a line and end with it, as those of editors do; the rest lie anywhere."""
 
+    span: int = 0
+    """Tokens of the stretches that get a gap each; 0: a piece has one gap."""
+    loss: Literal["all", "middle"] = "all"
+    """Which tokens of a stretch with a gap in PSM order are to be learnt: where gaps are short, all the others are many."""
+
     def __post_init__(self) -> None:
         for name in ("rate", "spm", "lines"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConjureError(f"data.gaps.{name}: expected a fraction of 1, got {getattr(self, name)}")
+        if self.span and self.span < 32:
+            raise ConjureError(f"data.gaps.span: expected 0, or at least 32 tokens, got {self.span}")
 
 
 def gap(text: str, draw: np.random.Generator, lines: float) -> tuple[int, int]:
@@ -94,11 +101,21 @@ class FillMiddle:
         draw = rng(derive(self.packed.seed, "gaps", index))
         found = []
         for piece in self.packed.row(index):
-            tokens = self.packed.ids[piece.start : piece.stop]
-            if draw.random() < self.gaps.rate:
-                tokens = self._with_gap(tokens, draw)
-            found.append((tokens[:-1], tokens[1:]))
+            whole = self.packed.ids[piece.start : piece.stop]
+            step = self.gaps.span or len(whole)
+            for tokens in (whole[at : at + step] for at in range(0, len(whole), step)):
+                if draw.random() < self.gaps.rate:
+                    tokens = self._with_gap(tokens, draw)
+                if len(tokens) > 1:
+                    found.append((tokens[:-1], self._targets(tokens)))
         return found
+
+    def _targets(self, tokens: np.ndarray) -> np.ndarray:
+        """The next tokens; those before the middle are not learnt where `loss` says so."""
+        targets = tokens[1:].astype(np.int64)
+        if self.gaps.loss == "middle" and tokens[0] == self.marks.prefix and tokens[1] != self.marks.suffix:
+            targets[: int((tokens == self.marks.middle).argmax())] = IGNORED
+        return targets
 
     def _with_gap(self, tokens: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         """At most as many tokens as came; what has no room is left away at the outer ends."""

@@ -221,12 +221,12 @@ class LanguageModel:
         if "generate" not in self.can:
             raise ConjureError(f"a {self.family} of this kind writes no text", hint=f"it can {', '.join(sorted(self.can))}")
         return generate(
-            self.writer, self.tokenizer, [self._begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
+            self.writer, self.tokenizer, [self.begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
             context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
             on_token=on_token,
         )  # fmt: skip
 
-    def _begun(self, row: Sequence[int]) -> list[int]:
+    def begun(self, row: Sequence[int]) -> list[int]:
         """A prompt with something before its first token: what we train reads a border between documents there."""
         first = self.tokenizer.end if self.report is None else self.tokenizer.bos
         return list(row) if first is None or (row and self.report is not None) else [first, *row]
@@ -379,6 +379,7 @@ def held(loading: Loading, weights: Weights | None) -> tuple[Any, LoadReport]:
         loading.fill()
         network.requires_grad_(False)
         return (network if weights is None else shrunk(network, weights)), loading.report
+    loading.packed = weights if weights in ("int8", "int4") else None
     layers = [f"blocks.{i}" for i in range(network.config.layers)]
     tops = [name for name, _ in network.named_children() if name not in ("blocks", "embed", "head")]
     for name in (*tops, *(name for name, _ in network.named_parameters(recurse=False))):

@@ -195,6 +195,17 @@ def with_matrix(linear: nn.Linear, weights: Weights, q: Tensor, scale_OG: Tensor
     return made
 
 
+def quantised_like(module: nn.Linear | nn.Embedding, weights: Weights, q: Tensor, scale_OG: Tensor) -> nn.Module:
+    """A matrix that is already rounded, in the place of this layer or table."""
+    if isinstance(module, nn.Linear):
+        return with_matrix(module, weights, q, scale_OG)
+    with torch.device("meta"):
+        made = QuantisedEmbedding(module.num_embeddings, module.embedding_dim, weights,
+                                  module.embedding_dim // scale_OG.shape[1])
+    made.table.q, made.table.scale = q, scale_OG
+    return made.train(module.training)
+
+
 def _like(linear: nn.Linear, weights: Weights, group: int) -> QuantisedLinear:
     checked_group(linear.in_features, weights, group)
     with torch.device("meta"):

@@ -18,6 +18,7 @@ from torch import Tensor
 from conjure.codecs.code_tokenizer import MIDDLE, PREFIX, SUFFIX, train_code
 from conjure.codecs.tokenizer import END, Tokenizer
 from conjure.core import seeds as randomness
+from conjure.core import shelf
 from conjure.core.config import from_dict, to_dict
 from conjure.core.device import read_rate
 from conjure.core.errors import ConjureError
@@ -49,6 +50,8 @@ class CodeData:
     length: int = 512
     """Tokens the network reads at once."""
     gaps: Gaps = field(default_factory=Gaps)
+    start: str = ""
+    """A model whose weights and tokenizer training begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +81,22 @@ class CodeToCode(CausalTraining[Transformer]):
 
     @classmethod
     def create(cls, model: TransformerConfig, data: CodeData, seed: int = 0) -> CodeToCode:
-        """A new model with a tokenizer of `model.vocab` tokens of its own, trained on the training files."""
+        """A new model with a tokenizer of `model.vocab` tokens of its own, trained on the training files; or one that
+        goes on from `data.start`."""
         training, validation = split(code_documents(data.sets))
-        tokenizer = trained_tokenizer(training, model.vocab, train_code)
+        if data.start:
+            begun = cls.load(shelf.find(data.start))
+            network, tokenizer = begun.network.train().requires_grad_(True), begun.tokenizer
+            if network.config != model:
+                raise ConjureError(f"data.start: {data.start} has another shape than `model` says",
+                                   hint="copy the `model` section of its recipe")
+        else:
+            tokenizer = trained_tokenizer(training, model.vocab, train_code)
+            network = seeded(lambda: Transformer(model), seed)
         seen, unseen = tokenize(training, tokenizer), tokenize(validation, tokenizer)
         rows = Packed(seen.ids, seen.borders, data.length, randomness.derive(seed, "data"))
         return cls(
-            seeded(lambda: Transformer(model), seed), tokenizer, data,
+            network, tokenizer, data,
             training=FillMiddle(
                 rows, encode=tokenizer.encode, decode=tokenizer.decode, marks=_marks(tokenizer), gaps=data.gaps
             ),

@@ -95,8 +95,7 @@ def write(
         if len(seeds) == 1:
             yield Delta(made[0].text)
         return [made[at : at + decoding.best] for at in range(0, len(made), decoding.best)]
-    first = model.tokenizer.end if model.report is None else model.tokenizer.bos
-    prompt = list(ids) if first is None or (ids and model.report is not None) else [first, *ids]
+    prompt = model.begun(ids)
     if "generate" not in model.can:
         able = ", ".join(sorted(model.can))
         raise ConjureError(f"a {model.family} of this kind writes no text", hint=f"it can {able}")

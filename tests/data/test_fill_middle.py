@@ -94,3 +94,20 @@ def test_a_row_depends_on_its_index_and_the_seed_alone() -> None:
 def test_wrong_shares_are_named() -> None:
     with pytest.raises(ConjureError, match=r"data\.gaps\.spm"):
         Gaps(spm=1.5)
+
+
+def test_short_stretches_teach_the_middle_alone() -> None:
+    rows = source(Gaps(rate=1.0, spm=0.0, lines=1.0, span=33, loss="middle"), length=100)
+    seen = 0
+    for index in range(40):
+        for ids, targets in rows.row(index):
+            assert len(ids) == len(targets) < 33
+            if ids[0] != MARKS.prefix or ids[1] == MARKS.suffix:
+                continue
+            middle = ids.tolist().index(MARKS.middle)
+            assert (targets[:middle] == IGNORED).all()
+            assert targets[middle:].tolist() == [*ids[middle + 1 :].tolist(), MARKS.end]
+            seen += 1
+    assert seen > 20
+    with pytest.raises(ConjureError, match="at least 32"):
+        Gaps(span=8)

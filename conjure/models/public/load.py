@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from conjure.core.errors import ConjureError, suggest
 from conjure.models.checkpoint import Checkpoint, Tensors, misfits
 from conjure.models.public import decoders, encoders, pairs, towers
 from conjure.models.public.family import IGNORED, Family
+from conjure.models.public.gguf import GgufFile
 from conjure.models.public.names import Map, Rule, rule_for
 from conjure.models.public.settings import Settings
+from conjure.nn.quantised import quantised_like
 
 FAMILIES: dict[str, Family] = {**decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES, **towers.FAMILIES}
 SHOWN = 20
@@ -75,14 +77,36 @@ class Loading:
         self.network, self.report, self.steps, self.tensors = network, report, steps, tensors
         self.dtype = dtype
         """Null leaves every tensor in the type that it has in the file."""
+        self.packed: Literal["int8", "int4"] | None = None
+        """Matrices that the file holds in this small type stay in it, without loss."""
 
     def fill(self, part: str = "") -> None:
         """Read the parameters of the module `part` ("blocks.0", "embed"; empty: all)."""
         for step in self.steps:
             if not part or step.parameter == part or step.parameter.startswith(f"{part}."):
-                _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
+                if not self._kept(step):
+                    _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
         if isinstance(self.tensors, Checkpoint):
             self.tensors.release()
+
+
+    def _kept(self, step: _Step) -> bool:
+        """Whether a small matrix of a GGUF file could be taken over as it is. Rules put rows together, and scales have
+        the same rows; those that turn matrices do not fit."""
+        path, _, last = step.parameter.rpartition(".")
+        if self.packed is None or last != "weight" or step.expert is not None or not isinstance(self.tensors, GgufFile):
+            return False
+        module, rows = self.network.get_submodule(path), step.rule
+        if not isinstance(module, nn.Linear | nn.Embedding) or step.zeros or rows.transposes:
+            return False
+        pieces = [self.tensors.packed(name) for name in step.names if name is not None]
+        if any(piece is None or piece[0] != self.packed for piece in pieces):
+            return False
+        q, scale = (rows.read([piece[at] for piece in pieces if piece is not None]) for at in (1, 2))  # type: ignore[misc]
+        small = quantised_like(module, self.packed, q, scale)
+        parent, _, name = path.rpartition(".")
+        setattr(self.network.get_submodule(parent), name, small)
+        return True
 
 
 def build(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> tuple[nn.Module, LoadReport]:

@@ -42,6 +42,8 @@ class Rule:
     shaped: Callable[[list[Shape]], Shape | None] | None = None
     """The shape that `read` gives for pieces of these shapes, None where they do not fit; where this is null, `read` is
     tried on tensors without storage."""
+    transposes: bool = False
+    """What are rows here are columns on disk."""
     zeros: bool = False
     """Biases that no file has are 0 (the keys of Whisper)."""
     stacked: bool = False
@@ -72,7 +74,7 @@ def turned(disk: str) -> Rule:
     def turn(tensor: Tensor) -> Tensor:
         return tensor.mT if tensor.dim() == 2 else tensor
 
-    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)], shaped=_reversed)
+    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)], shaped=_reversed, transposes=True)
 
 
 def regrouped(disk: str, shape: Sequence[int], order: Sequence[int]) -> Rule:

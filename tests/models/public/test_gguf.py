@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 
 from conjure.core.errors import ConjureError
 from conjure.models.public.gguf import GgufFile
+from conjure.models.public.load import laid_out
+from conjure.nn.quantised import QuantisedLinear
 from tests.models.public.gguf_writing import MODELS, build, write
 
 Type = gguf.GGMLQuantizationType
@@ -344,3 +346,21 @@ def test_other_misses(tmp_path: Path, llama: Path) -> None:
         writer_path = plain(tmp_path / "i.gguf", extra={"output.weight": np.zeros((4, 32), np.int8)},
                             feed_forward_length=64)  # fmt: skip
         GgufFile(writer_path).tensor("lm_head.weight")
+
+
+@pytest.mark.parametrize(("kind", "weights"), [(Type.Q8_0, "int8"), (Type.Q4_0, "int4")])
+def test_small_matrices_stay_as_the_file_has_them(kind: Any, weights: Any, tmp_path: Path) -> None:
+    model, tensors = build("llama", tmp_path)
+    file = GgufFile(write(tmp_path / "m.gguf", "llama", model, tensors, stored=lambda name, data: kind))
+    loading = laid_out(file.config, file, torch.float32)
+    loading.packed = weights
+    loading.fill()
+    down = loading.network.get_submodule("blocks.0.feedforward.down")
+    assert isinstance(down, QuantisedLinear) and down.weights == weights
+    assert torch.equal(down.weight, file.tensor("model.layers.0.mlp.down_proj.weight", torch.float32))
+    plain = laid_out(file.config, file, torch.float32)
+    plain.fill()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        wanted = plain.network(ids)
+        assert (loading.network(ids) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
