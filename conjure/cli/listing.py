@@ -44,14 +44,19 @@ def listing(ctx: click.Context, as_json: bool) -> None:
     rows = [["from \\ to", *targets]]
     for source in sources:
         cells = [
-            ", ".join(edge.task for edge in edges if " + ".join(edge.inputs) == source and edge.output == target)
+            ", ".join(dict.fromkeys(
+                edge.task for edge in edges if " + ".join(edge.inputs) == source and edge.output == target
+            ))
             for target in targets
         ]
         rows.append([source, *(cell or "-" for cell in cells)])
     out(_headed(rows))
     out()
     rows = [["task", "does", "default model", "installed"]]
-    rows += [[edge.task, edge.summary, edge.model, "yes" if edge.model in there else "no"] for edge in edges]
+    rows += [
+        [edge.task, edge.summary, edge.model or "(--model NAME)", "yes" if edge.model in there else "no" if edge.model else ""]
+        for edge in edges
+    ]
     out(_headed(rows))
 
 
