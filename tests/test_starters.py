@@ -19,10 +19,10 @@ from conjure.tasks.text_to_image import TextToImage
 STARTERS = sorted(path.parent.name for path in starters_dir().glob("*/config.json"))
 
 
-def test_there_are_two_and_they_are_small() -> None:
-    assert STARTERS == ["pictograms", "story"]
+def test_there_are_four_and_they_are_small() -> None:
+    assert STARTERS == ["chat", "code", "pictograms", "story"]
     weights = [path for path in starters_dir().rglob("*") if path.suffix == ".safetensors"]
-    assert sum(path.stat().st_size for path in weights) <= 45 * 2**20
+    assert sum(path.stat().st_size for path in weights) <= 66 * 2**20
 
 
 @pytest.mark.parametrize("name", STARTERS)
@@ -81,3 +81,16 @@ def test_the_story_is_made_of_words() -> None:
     words = re.findall(r"[A-Za-z']+", text)
     common = {"the", "and", "a", "of", "to", "was", "in", "he", "she", "it", "that", "his", "her", "said", "had", "i"}
     assert len(words) > 20 and sum(word.lower() in common for word in words) >= len(words) / 6
+
+
+def test_chat_does_what_it_was_taught() -> None:
+    """Two kinds of exercise that it does without fault, with words of its lists."""
+    answers = [str(conjure.make(asked, task="chat", seed=0)).strip() for asked in (
+        "Reverse this list: cup, monkey, camel", "Say exactly this: Ivy pulled the purple bell in the garden.")]
+    assert answers == ["camel, monkey, cup", "Ivy pulled the purple bell in the garden."]
+
+
+def test_code_fills_a_gap_and_leaves_the_rest_as_it_was() -> None:
+    before, after = "def total(values):\n    result = 0\n    for value in values:\n        ", "\n    return result\n"
+    made = str(conjure.make(before + after, task="complete", at="4:8", seed=0))
+    assert made.startswith(before) and made.endswith(after) and len(made) > len(before + after)

@@ -53,10 +53,9 @@ def listing(ctx: click.Context, as_json: bool) -> None:
     out(_headed(rows))
     out()
     rows = [["task", "does", "default model", "installed"]]
-    rows += [
-        [edge.task, edge.summary, edge.model or "(--model NAME)", "yes" if edge.model in there else "no" if edge.model else ""]
-        for edge in edges
-    ]
+    for edge in edges:
+        installed = ("yes" if edge.model in there else "no") if edge.model else ""
+        rows.append([edge.task, edge.summary, edge.model or "(--model NAME)", installed])
     out(_headed(rows))
 
 

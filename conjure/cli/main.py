@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "remake": ("show:remake", "Make a file again from the record it carries, byte for byte."),
     "train": ("train:train", "Train any network by a recipe, in the one loop."),
     "recipes": ("train:recipes", "The recipes that come with conjure, with what they need and what came out."),
-    "eval": ("evaluate:evaluate", "Measure a model's published numbers again, with 95 % confidence intervals."),
+    "eval": ("evaluate:evaluate", "Measure a model's published numbers again, or how it does on suites of questions."),
     "models": ("models:models", "Models of the Hugging Face hub: get, list, show, remove."),
     "data": ("data:data", "Data sets by name: list them, get one, or its path."),
     "doctor": ("doctor:doctor", "What this machine can do, where things are, and what is missing for what."),

@@ -45,7 +45,7 @@ class Gaps:
     span: int = 0
     """Tokens of the stretches that get a gap each; 0: a piece has one gap."""
     loss: Literal["all", "middle"] = "all"
-    """Which tokens of a stretch with a gap in PSM order are to be learnt: where gaps are short, all the others are many."""
+    """Which tokens of a stretch with a gap in PSM order are to be learnt: where gaps are short, the others are many."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "spm", "lines"):

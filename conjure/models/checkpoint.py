@@ -70,7 +70,7 @@ class Checkpoint:
         return found
 
     def release(self) -> None:
-        """Map the files anew: pages that were read no longer count as this process's memory once no tensor needs them."""
+        """Map the files anew: pages that were read no longer count as this process's once no tensor needs them."""
         self._files = {name: safe_open_file(self.folder / name) for name in self._files}
 
     def dtype(self, name: str) -> str:
@@ -81,7 +81,7 @@ class Checkpoint:
         file, stored = self._where[name]
         return self._files[file].get_tensor(stored)
 
-    def _slice(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202  (safetensors names no type for it)
+    def _slice(self, name: str):  # type: ignore[no-untyped-def]  (safetensors names no type for it)
         file, stored = self._where[name]
         return self._files[file].get_slice(stored)
 
@@ -104,8 +104,10 @@ class Checkpoint:
             if any(not isinstance(name, str) or Path(name).name != name for name in listed):
                 raise ConjureError(f"{index}: names files outside the folder")
             if missing := [name for name in listed if not (self.folder / name).is_file()]:
-                raise ConjureError(f"{self.folder}: {len(missing)} of {len(listed)} files are missing: {missing[0]}, ...",
-                                   hint="the download was not finished; fetch the model again")
+                raise ConjureError(
+                    f"{self.folder}: {len(missing)} of {len(listed)} files are missing: {missing[0]}, ...",
+                    hint="the download was not finished; fetch the model again",
+                )
             return listed
         found = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if not found:
@@ -116,7 +118,7 @@ class Checkpoint:
         return found
 
 
-def safe_open_file(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def safe_open_file(path: Path):  # type: ignore[no-untyped-def]
     """The opened file; a `ConjureError` where it is not a whole one."""
     try:
         return safe_open(str(path), framework="pt")

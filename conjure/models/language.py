@@ -105,7 +105,7 @@ class LanguageModel:
             return frozenset({does[network.config.head], "embed"})
         return frozenset(getattr(network, "can", ()))
 
-    # ------------------------------------------------------------------------------------------------ tensors in and out
+    # ----------------------------------------------------------------------------------------------- tensors in and out
     @torch.inference_mode()
     def logits(
         self,
@@ -140,7 +140,8 @@ class LanguageModel:
         """The last hidden states, float32 `[B, T, D]`, after the final norm."""
         given = self._given(input_ids, attention_mask, decoder_input_ids, token_type_ids, pixel_values, input_features)
         if isinstance(self.network, Compiled):
-            raise ConjureError("a model held in a small type to write gives no hidden states", hint="load it without weights=")
+            raise ConjureError("a model held in a small type to write gives no hidden states",
+                               hint="load it without weights=")
         if isinstance(self.network, Transformer):
             return self.network.hidden(given["input_ids"], mask_BT=given.get("attention_mask")).float()
         return self.network.hidden(**given).float()
@@ -155,7 +156,8 @@ class LanguageModel:
             if ids.dim() != 2 or not ids.numel():
                 raise ConjureError(f"{name}: expected ids [rows, tokens] and at least one, got {list(ids.shape)}")
             if vocab and (ids.min() < 0 or ids.max() >= vocab):
-                raise ConjureError(f"{name}: expected ids from 0 to {vocab - 1}, got {int(ids.min())} to {int(ids.max())}")
+                got = f"{int(ids.min())} to {int(ids.max())}"
+                raise ConjureError(f"{name}: expected ids from 0 to {vocab - 1}, got {got}")
         return given
 
     @property
@@ -219,7 +221,8 @@ class LanguageModel:
         if isinstance(self.network, EncoderDecoder):
             return self._rewritten(rows, decoding, seeds, on_token, constraints)
         if "generate" not in self.can:
-            raise ConjureError(f"a {self.family} of this kind writes no text", hint=f"it can {', '.join(sorted(self.can))}")
+            raise ConjureError(f"a {self.family} of this kind writes no text",
+                               hint=f"it can {', '.join(sorted(self.can))}")
         return generate(
             self.writer, self.tokenizer, [self.begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
             context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
@@ -292,8 +295,9 @@ class LanguageModel:
         network = self.network
         if isinstance(network, Transformer) and not Compiled.supports(network.config):
             parameters = list(network.parameters())
-            if sum(p.numel() for p in parameters) <= COPIED and all(p.is_cpu and p.is_floating_point() for p in parameters):
-                return Compiled(copy.deepcopy(network), "fp32")
+            plain = all(p.is_cpu and p.is_floating_point() for p in parameters)
+            if plain and sum(p.numel() for p in parameters) <= COPIED:
+                return cast("Network", Compiled(copy.deepcopy(network), "fp32"))
         return cast("Network", network)
 
     @property
@@ -325,7 +329,7 @@ class LanguageModel:
         """generation_config.json, over the same keys of config.json."""
         file = self.folder / "generation_config.json"
         said = json.loads(file.read_text(encoding="utf-8")) if self.folder.is_dir() and file.is_file() else {}
-        return {**{k: v for k, v in self.config.items() if v is not None}, **{k: v for k, v in said.items() if v is not None}}
+        return {k: v for each in (self.config, said) for k, v in each.items() if v is not None}
 
     def _said(self, name: str) -> Any:
         return self._generation.get(name)

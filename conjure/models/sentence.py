@@ -109,7 +109,7 @@ def _inside(folder: Path, path: str) -> Path:
 def _modes(said: Mapping[str, Any]) -> tuple[Mode, ...]:
     if "pooling_mode" in said:
         found = said["pooling_mode"]
-        modes = (found,) if isinstance(found, str) else tuple(found)
+        modes: tuple[Any, ...] = (found,) if isinstance(found, str) else tuple(found)
     else:
         modes = tuple(mode for flag, mode in OLD_FLAGS.items() if said.get(flag))
     if not modes or not set(modes) <= set(OLD_FLAGS.values()):

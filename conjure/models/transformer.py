@@ -1,8 +1,8 @@
 """The transformer: one stack of layers whose knobs cover the public families, as decoder or as encoder.
 
-Pre-, post- and sandwich norms, parallel residuals, grouped queries, latent attention, experts, rotary, learned, fixed and
-relative positions, sliding windows, soft caps, attention across to another stack, and hashed n-gram embeddings. Weights
-are float32 unless loaded otherwise; activations have the type `compute_dtype`.
+Pre-, post- and sandwich norms, parallel residuals, grouped queries, latent attention, experts, rotary, learned, fixed
+and relative positions, sliding windows, soft caps, attention across to another stack, and hashed n-gram embeddings.
+Weights are float32 unless loaded otherwise; activations have the type `compute_dtype`.
 
 Legend: B rows, T tokens, S keys, M tokens of the other stack, D width, H query heads, K key-value heads, C head width,
 V vocabulary.
@@ -78,8 +78,8 @@ class TransformerConfig:
     positions: Literal["none", "learned", "sinusoid", "sinusoid_spaced"] = "none"
     """Added to the embedding; the sinusoids are those of Marian and of M2M100, which no file holds."""
     positions_from: Literal["order", "mask", "ids"] = "order"
-    """Counted from the first token; from the first that the mask lets pass (OPT); or from the first id that is not `pad`
-    (RoBERTa)."""
+    """Counted from the first token; from the first that the mask lets pass (OPT); or from the first id that is not
+    `pad` (RoBERTa)."""
     position_offset: int = 0
     """Unused rows in front of the table, which are not part of `max_length`."""
     pad: int = 0
@@ -179,7 +179,9 @@ def make_norm(config: TransformerConfig, dim: int) -> RMSNorm | LayerNorm:
 
 def masked(bias: Tensor | None, mask: Tensor | None) -> Tensor | None:
     """Both as one mask for `attend`."""
-    return bias.masked_fill(~mask, -torch.inf) if bias is not None and mask is not None else mask if bias is None else bias
+    if bias is None or mask is None:
+        return mask if bias is None else bias
+    return bias.masked_fill(~mask, -torch.inf)
 
 
 class Attention(nn.Module):
@@ -324,7 +326,7 @@ class Block(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A narrow layer per language that leaves the rest of the network as it is (Houlsby et al. 2019, arXiv 1902.00751)."""
+    """A narrow layer per language that leaves the rest of the network alone (Houlsby et al. 2019, arXiv 1902.00751)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -354,8 +356,8 @@ class Transformer(nn.Module):
         self.norm_embedding = make_norm(c, c.dim) if c.embedding_norm else None
         self.relative = RelativeBias(c.relative, c.heads) if c.relative and not c.relative.per_layer else None
         self.distances = RelativeTable(c.disentangled, c.dim, c.norm_eps) if c.disentangled else None
-        convolved = c.disentangled is not None and c.disentangled.convolution
-        self.convolution = ConvolutionBranch(c.disentangled, c.dim, c.norm_eps) if convolved and c.disentangled else None
+        convolved = c.disentangled if c.disentangled is not None and c.disentangled.convolution else None
+        self.convolution = ConvolutionBranch(convolved, c.dim, c.norm_eps) if convolved else None
         self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.layers))
         final = c.placement != "post" if c.final_norm is None else c.final_norm
         self.norm = make_norm(c, c.dim) if final else None
@@ -469,7 +471,7 @@ class Transformer(nn.Module):
         assert cache is None or documents is None, "packed documents are for training, the cache for decoding"
         shaped = ids_BT if ids_BT is not None else embedded
         assert shaped is not None, "ids or vectors"
-        B, T = shaped.shape[:2]
+        T = shaped.shape[1]
         end = T + (cache.length if cache else 0)
         if positions is None and documents is None and 0 < self.config.max_length < end:
             raise ConjureError(f"this model reads at most {self.config.max_length} tokens, got {end}")
@@ -481,8 +483,8 @@ class Transformer(nn.Module):
         if cache is not None and cache.memory_mask is not None:
             memory_mask = cache.memory_mask
         context = Context(
-            self._turns(positions), self._masks(x_BTD, mask_BT, documents, cache), self._bias(T, mask_BT, cache), cache,
-            memory, None if memory_mask is None else memory_mask[:, None, None, :].bool(),
+            self._turns(positions), self._masks(x_BTD, mask_BT, documents, cache), self._bias(x_BTD, mask_BT, cache),
+            cache, memory, None if memory_mask is None else memory_mask[:, None, None, :].bool(),
         )  # fmt: skip
         first_BTD = x_BTD
         for index, block in enumerate(self.blocks[:depth]):
@@ -503,11 +505,13 @@ class Transformer(nn.Module):
         documents: Tensor | None, cache: Cache | None,
     ) -> Tensor:  # fmt: skip
         c = self.config
-        if embedded is None:
+        if embedded is not None:
+            x_BTD = embedded
+        else:
             assert ids_BT is not None and self.embed is not None
-            embedded = self.embed(ids_BT)
-            embedded = embedded if c.embedding_scale == 1 else embedded * self._embedding_scale()
-        x_BTD = embedded if self.project_in is None else self.project_in(embedded.to(self.compute_dtype))
+            x_BTD: Tensor = self.embed(ids_BT)
+            x_BTD = x_BTD if c.embedding_scale == 1 else x_BTD * self._embedding_scale()
+        x_BTD = x_BTD if self.project_in is None else self.project_in(x_BTD.to(self.compute_dtype))
         if self.ngram is not None and ids_BT is not None:
             x_BTD = x_BTD + self.ngram(ids_BT, documents=documents, cache=cache)
         if self.kind is not None:
@@ -555,8 +559,8 @@ class Transformer(nn.Module):
         plain = rope_tables(positions, c.rope) if c.rope else None
         return {False: plain, True: plain if c.rope_local is None else rope_tables(positions, c.rope_local)}
 
-    def _bias(self, queries: int, mask_BT: Tensor | None, cache: Cache | None) -> Tensor | None:
-        c = self.config
+    def _bias(self, x_BTD: Tensor, mask_BT: Tensor | None, cache: Cache | None) -> Tensor | None:
+        c, queries = self.config, x_BTD.shape[1]
         keys = queries + (cache.length if cache else 0)
         if self.relative is not None:
             return self.relative(queries, keys)
@@ -564,7 +568,7 @@ class Transformer(nn.Module):
             return self.distances()
         if c.alibi == "none":
             return None
-        at_S = torch.arange(keys, device=self.blocks[0].norm_attention.weight.device)
+        at_S = torch.arange(keys, device=x_BTD.device)
         if cache is not None and cache.padded:
             at_S = (at_S - cache.padding_B[:, None]).clamp_min(0)
         elif mask_BT is not None:

@@ -26,8 +26,9 @@ def attend(
     `mask` broadcasts to [B, H, T, S]: bool (True attends) or float (added). `causal` lets the last query see all keys
     and each earlier one a key less. `scale` is D^-0.5 unless given. `softcap` c > 0 turns scores s into c tanh(s / c)
     before the mask, as Gemma 2 does (arXiv 2408.00118). `sinks` `[H]` is a further score of each head that takes its
-    share of the softmax and has no value, as in gpt-oss (after Xiao et al. 2023, arXiv 2309.17453). Query heads that share a key-value head (Ainslie et al. 2023,
-    arXiv 2305.13245) read it where it lies, without a copy. A row that may attend to nothing is undefined.
+    share of the softmax and has no value, as in gpt-oss (after Xiao et al. 2023, arXiv 2309.17453). Query heads that
+    share a key-value head (Ainslie et al. 2023, arXiv 2305.13245) read it where it lies, without a copy. A row that may
+    attend to nothing is undefined.
     """
     T, S = q_BHTD.shape[-2], k_BKSD.shape[-2]
     if causal and (T != S or mask is not None or softcap or sinks is not None):

@@ -45,7 +45,8 @@ class Experts:
         if not 0 < self.chosen <= self.count:
             raise ConjureError(f"experts.chosen: expected 1 to {self.count}, got {self.chosen}")
         if self.count % self.groups or not 0 < self.chosen_groups <= self.groups:
-            raise ConjureError(f"experts: {self.count} experts, {self.groups} groups, {self.chosen_groups} chosen groups")
+            groups = f"{self.groups} groups, {self.chosen_groups} chosen groups"
+            raise ConjureError(f"experts: {self.count} experts, {groups}")
 
 
 class ExpertLayer(nn.Module):

@@ -30,7 +30,7 @@ def relu2(x: Tensor) -> Tensor:
 
 
 def clamped_swish(gate: Tensor) -> Tensor:
-    """g sigmoid(1.702 g) with g = min(gate, 7), the gate of gpt-oss; what it gates is clamped too, see `FeedForward`."""
+    """g sigmoid(1.702 g) with g = min(gate, 7), the gate of gpt-oss; what it gates is clamped too: `FeedForward`."""
     return quick_gelu(gate.clamp_max(LIMIT))
 
 

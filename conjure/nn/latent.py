@@ -1,5 +1,5 @@
-"""Multi-head latent attention: keys and values of all heads come from one short vector a token, which is all that a cache
-needs to keep (DeepSeek-V2, arXiv 2405.04434).
+"""Multi-head latent attention: keys and values of all heads come from one short vector a token, which is all that a
+cache needs to keep (DeepSeek-V2, arXiv 2405.04434).
 
 Legend: B rows, T tokens, S keys, D model width, H heads, N width of a head without position, P with position (rotated),
 V width of a value, R rank of the latent.

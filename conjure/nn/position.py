@@ -120,7 +120,7 @@ def sincos_2d(height: int, width: int, dim: int) -> Tensor:
 def sinusoid_table(rows: int, dim: int, spacing: int = 0) -> Tensor:
     """Fixed table float32 `[rows, dim]` of [sin(p f_i), cos(p f_i)], f_i = 10000^(-i / (dim/2 - spacing)).
 
-    `spacing` 0 is Vaswani et al. 2017 (arXiv 1706.03762) as Marian writes it, 1 the variant of tensor2tensor and fairseq.
+    `spacing` 0 is Vaswani et al. 2017 (arXiv 1706.03762) as Marian writes it, 1 that of tensor2tensor and fairseq.
     """
     assert dim % 2 == 0, f"an even width, not {dim}"
     i = torch.arange(dim // 2, dtype=torch.float64)

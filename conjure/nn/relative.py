@@ -17,7 +17,7 @@ from conjure.nn.position import alibi_slopes
 
 @dataclass(frozen=True, kw_only=True)
 class Relative:
-    """Learned biases (Raffel et al. 2020, arXiv 1910.10683): near distances one by one, far ones in logarithmic steps."""
+    """Learned biases (Raffel et al. 2020, arXiv 1910.10683): near distances singly, far ones in logarithmic steps."""
 
     buckets: int = 32
     farthest: int = 128

@@ -19,9 +19,9 @@ from conjure.core.errors import ConjureError
 class RopeScaling:
     """How the frequencies f_i = theta^(-2i/R) change; which numbers are used depends on `kind`.
 
-    linear: f / factor (Chen et al. 2023, arXiv 2306.15595). dynamic: a larger theta beyond `original` tokens. llama3: low
-    frequencies over `factor`, high ones as they are, a ramp between. yarn: the same by turns within `original` tokens
-    (Peng et al. 2023, arXiv 2309.00071). longrope: a divisor for each pair, others once the text is longer than
+    linear: f / factor (Chen et al. 2023, arXiv 2306.15595). dynamic: a larger theta beyond `original` tokens. llama3:
+    low frequencies over `factor`, high ones as they are, a ramp between. yarn: the same by turns within `original`
+    tokens (Peng et al. 2023, arXiv 2309.00071). longrope: a divisor for each pair, others once the text is longer than
     `original` (Ding et al. 2024, arXiv 2402.13753).
     """
 

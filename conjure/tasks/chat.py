@@ -43,7 +43,7 @@ from conjure.decoding.stream import stream
 from conjure.media.text import Text
 from conjure.models.folder import read_config, write_config
 from conjure.models.public.save import load_transformer, save_transformer
-from conjure.models.transformer import Transformer, TransformerConfig
+from conjure.models.transformer import Transformer
 from conjure.tasks.causal import CausalTraining
 from conjure.tasks.chat_evaluation import answer_figures, likelihood
 

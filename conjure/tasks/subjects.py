@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from conjure.core import shelf
 from conjure.core.errors import ConjureError
 from conjure.decoding.generate import Decoding, Network, generate
 from conjure.metrics.harness import Subject
+from conjure.models.compiled import Compiled
 from conjure.models.language import LanguageModel
 from conjure.models.lstm import LSTM
 from conjure.models.transformer import Transformer
@@ -42,9 +44,9 @@ def of_language_model(model: LanguageModel) -> Subject:
     def logits(ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
         return model.logits(ids_BT, attention_mask=mask_BT)
 
-    network = model.network  # and not its compiled twin, which would leave nothing for `logits` to read with
-    assert isinstance(network, Transformer)
-    return _subject(model.tokenizer, logits, network, model.decoding, model.end, model.context)
+    network = model.network  # and not the compiled copy that `generate` makes of small ones
+    assert isinstance(network, Transformer | Compiled)
+    return _subject(model.tokenizer, logits, cast("Network", network), model.decoding, model.end, model.context)
 
 
 def _subject(

@@ -37,7 +37,8 @@ def test_the_second_question_is_answered_from_the_file(tmp_path: Path) -> None:
     probe = Probe()
     assert ask(probe) == ask(probe) == {"fast": 1.5, "missing": math.inf}
     assert probe.calls == 1
-    assert [path.name for path in (tmp_path / "speed").iterdir()][0].startswith("test-")
+    (file,) = (tmp_path / "speed").iterdir()
+    assert file.name.startswith("test-")
 
 
 @pytest.mark.parametrize(

@@ -146,5 +146,5 @@ def test_matrices_are_stored_in_eight_bits_and_come_back_within_half_a_step(tmp_
     for old, new in zip(network.parameters(), again.parameters(), strict=True):
         steps = old.abs().amax() / 127
         assert (old - new).abs().max() <= (0.51 * steps if old.dim() == 2 else 2**-8 * old.abs().max())
-    with pytest.raises(ConjureError, match="unexpected 1.weight"):
+    with pytest.raises(ConjureError, match=r"unexpected 1\.weight"):
         load_weights(nn.Sequential(nn.Embedding(40, 64)), path)

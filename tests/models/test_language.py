@@ -10,18 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as tf
-from tests.models.public.references import close, randomised, saved
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from conjure.core.errors import ConjureError
 from conjure.models import sentence
 from conjure.models.language import LanguageModel, padded
+from tests.models.public.references import close, randomised, saved
 
 WORDS = ["[PAD]", "[UNK]", "<s>", "</s>", *(f"w{i}" for i in range(92))]
-LLAMA: dict[str, Any] = dict(
-    vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-    max_position_embeddings=40, pad_token_id=0, bos_token_id=2, eos_token_id=3,
-)  # fmt: skip
+LLAMA: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3,
+}  # fmt: skip
 
 
 def with_tokenizer(folder: Path) -> Path:
@@ -128,7 +128,8 @@ def test_what_a_model_cannot_do_is_said(llama: tuple[Any, LanguageModel], tmp_pa
     assert "temperature" in error.value.hint
     with pytest.raises(ConjureError, match="at most 40 tokens"):
         ours.generate([" ".join(["w1"] * 50)])
-    config = tf.BertConfig(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
+    config = tf.BertConfig(
+        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4)
     bert = LanguageModel.load(saved(randomised(tf.BertModel(config)), tmp_path))
     assert bert.can == {"embed"}
     with pytest.raises(ConjureError, match="writes no text"):
@@ -136,8 +137,8 @@ def test_what_a_model_cannot_do_is_said(llama: tuple[Any, LanguageModel], tmp_pa
 
 
 def test_an_encoder_decoder_rewrites_as_the_reference_does(tmp_path: Path) -> None:
-    config = tf.T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0,
-                         pad_token_id=0, eos_token_id=3)  # fmt: skip
+    config = tf.T5Config(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+                         decoder_start_token_id=0, pad_token_id=0, eos_token_id=3)  # fmt: skip
     reference = randomised(tf.T5ForConditionalGeneration(config))
     ours = LanguageModel.load(with_tokenizer(saved(reference, tmp_path)))
     rows = [[5, 6, 7, 8], [9, 10]]
@@ -173,7 +174,9 @@ def test_small_weights_say_nearly_the_same(weights: Any, llama: tuple[Any, Langu
     assert small.generate(["w1 w2"], tokens=3)[0].ids
 
 
-def test_small_weights_work_without_a_compiler(llama: tuple[Any, LanguageModel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_weights_work_without_a_compiler(
+    llama: tuple[Any, LanguageModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, ours = llama
     monkeypatch.setattr("conjure.models.compiled.Compiled.supports", staticmethod(lambda config: "no compiler"))
     ids = torch.tensor([[2, 5, 6, 7, 8]])

@@ -6,6 +6,7 @@ FOLDER holds items/ and model/; own.json, adapter.json and scripted.json are wri
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -28,6 +29,8 @@ def run(folder: Path) -> None:
     socket.socket.connect = refuse  # type: ignore[method-assign]
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     import lm_eval
+    import lm_eval.evaluator
+    import lm_eval.utils
     from examined import NAMES, read_subject, scripted, write_tasks
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -35,6 +38,9 @@ def run(folder: Path) -> None:
     from conjure.core.errors import ConjureError
     from conjure.tasks.harness_adapter import ConjureLM, _wanted
 
+    # What takes time and is not compared: a list of what is installed; each template is compiled for every item.
+    lm_eval.evaluator.add_env_info = lambda results: None  # type: ignore[assignment]
+    lm_eval.utils.env.from_string = functools.cache(lm_eval.utils.env.from_string)  # type: ignore[method-assign]
     tasks = folder / "tasks"
     write_tasks(tasks, folder / "items", Path(lm_eval.__file__).parent / "tasks")
     manager = TaskManager(include_path=str(tasks), include_defaults=False)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from conjure.codecs import tokenizer as tokens
 from conjure.core.errors import ConjureError
 from conjure.metrics.harness import Subject, generate_until, loglikelihood
+from conjure.models.compiled import Compiled
 from conjure.models.language import LanguageModel
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.nn.position import Rope
@@ -40,7 +42,7 @@ def network() -> Transformer:
     return made.eval().requires_grad_(False)
 
 
-def made(network: Transformer, *, begin: bool = False) -> Subject:
+def made(network: Transformer | Compiled, *, begin: bool = False) -> Subject:
     return of_language_model(LanguageModel(network, {}, Path("m"), tokenizer=letters(begin=begin), context=CONTEXT))
 
 
@@ -61,6 +63,16 @@ def test_log_likelihoods_are_the_networks(network: Transformer) -> None:
         logp_TV = network(torch.tensor([ids]))[0].log_softmax(-1)
         wanted = sum(float(logp_TV[at - 1, ids[at]]) for at in range(len(before), len(ids)))
         assert found.logprob == pytest.approx(wanted, abs=1e-4)
+
+
+def test_a_model_held_in_compiled_code_is_asked_alike(network: Transformer) -> None:
+    compiled, plain = made(Compiled(copy.deepcopy(network), "fp32")), made(network)
+    asked = [("abc", "de"), ("a", "b"), ("", "fg"), ("abcd abcd", "a")]
+    for found, wanted in zip(loglikelihood(compiled, asked), loglikelihood(plain, asked), strict=True):
+        assert found.logprob == pytest.approx(wanted.logprob, abs=1e-4) and found.greedy == wanted.greedy
+    prompts = ["abc", "h", "dd ff aa"]
+    written = [generate_until(each, prompts, stop=["zz"], tokens=9) for each in (compiled, plain)]
+    assert written[0] == written[1]
 
 
 def test_writing_is_greedy_alone_and_in_company(network: Transformer) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from conjure.models.public.family import Family
-from conjure.models.public.names import Map, of_expert, per_group, per_head, quarters, regrouped, rows, turned, under
+from conjure.models.public.names import Map, of_expert, per_group, per_head, quarters, rows, turned, under
 from conjure.models.public.settings import Settings
 from conjure.models.transformer import TransformerConfig
 from conjure.nn.experts import Experts
@@ -30,7 +30,8 @@ def llama(s: Settings) -> TransformerConfig:
         kv_heads=s.integer("num_key_value_heads", default=heads), head_dim=width, hidden=s.integer("intermediate_size"),
         activation=s.activation("hidden_act", "hidden_activation", default="silu"),
         norm_eps=s.number("rms_norm_eps", default=1e-6), qkv_bias=bias, out_bias=bias,
-        mlp_bias=s.flag("mlp_bias", default=False), rope=s.rope(width), tie=s.flag("tie_word_embeddings", default=False),
+        mlp_bias=s.flag("mlp_bias", default=False), rope=s.rope(width),
+        tie=s.flag("tie_word_embeddings", default=False),
     )  # fmt: skip
 
 
@@ -156,7 +157,8 @@ def deepseek(s: Settings) -> TransformerConfig:
         scale=s.number("routed_scaling_factor", default=1), corrected=v3,
         groups=s.integer("n_group", default=1) if grouped else 1,
         chosen_groups=s.integer("topk_group", default=1) if grouped else 1,
-        group_score="best_two" if v3 else "best", shared_hidden=width * s.integer("n_shared_experts", default=0, least=0),
+        group_score="best_two" if v3 else "best",
+        shared_hidden=width * s.integer("n_shared_experts", default=0, least=0),
     )  # fmt: skip
     dense = s.integer("first_k_dense_replace", default=0, least=0)
     return replace(c, kv_heads=None, latent=latent, rope=rope, attention_scale=scale, experts=experts,
@@ -302,7 +304,8 @@ def gpt2(s: Settings) -> TransformerConfig:
         activation=s.activation("activation_function", default="gelu_new"), gated=False, norm="layer",
         norm_eps=s.number("layer_norm_epsilon", default=1e-5), qkv_bias=True, out_bias=True, mlp_bias=True,
         positions="learned", max_length=s.integer("n_positions", "max_position_embeddings", "n_ctx", default=1024),
-        attention_scale=None if scaled else 1.0, scale_by_layer=s.flag("scale_attn_by_inverse_layer_idx", default=False),
+        attention_scale=None if scaled else 1.0,
+        scale_by_layer=s.flag("scale_attn_by_inverse_layer_idx", default=False),
         tie=s.flag("tie_word_embeddings", default=True),
     )  # fmt: skip
 
@@ -322,7 +325,8 @@ def gpt_neo(s: Settings) -> TransformerConfig:
         activation=s.activation("activation_function", default="gelu_new"),
         norm_eps=s.number("layer_norm_epsilon", default=1e-5), out_bias=True, mlp_bias=True, attention_scale=1.0,
         positions="learned", max_length=s.integer("max_position_embeddings", default=2048),
-        windows=tuple(window if kind == "local" else 0 for kind in kinds), tie=s.flag("tie_word_embeddings", default=True),
+        windows=tuple(window if kind == "local" else 0 for kind in kinds),
+        tie=s.flag("tie_word_embeddings", default=True),
     )  # fmt: skip
 
 
@@ -332,7 +336,8 @@ def gptj(s: Settings) -> TransformerConfig:
     rotary = s.integer("rotary_dim", default=64)
     return TransformerConfig(
         vocab=s.integer("vocab_size"), dim=dim, layers=s.integer("n_layer"), heads=heads,
-        hidden=s.integer("n_inner", default=4 * dim), activation=s.activation("activation_function", default="gelu_new"),
+        hidden=s.integer("n_inner", default=4 * dim),
+        activation=s.activation("activation_function", default="gelu_new"),
         gated=False, norm="layer", norm_eps=s.number("layer_norm_epsilon", default=1e-5), parallel="shared",
         mlp_bias=True, rope=Rope(dim=rotary, interleaved=True), tie=s.flag("tie_word_embeddings", default=False),
         head_bias=True,
@@ -403,9 +408,9 @@ def bloom(s: Settings) -> TransformerConfig:
     return TransformerConfig(
         vocab=s.integer("vocab_size"), dim=dim, layers=s.integer("n_layer", "num_hidden_layers"),
         heads=s.integer("n_head", "num_attention_heads"), hidden=4 * dim, activation="gelu_tanh", gated=False,
-        norm="layer", norm_eps=s.number("layer_norm_epsilon", default=1e-5), qkv_bias=True, out_bias=True, mlp_bias=True,
-        residual_from_norm=s.flag("apply_residual_connection_post_layernorm", default=False), alibi="bloom",
-        embedding_norm=True, tie=s.flag("tie_word_embeddings", default=True),
+        norm="layer", norm_eps=s.number("layer_norm_epsilon", default=1e-5), qkv_bias=True, out_bias=True,
+        mlp_bias=True, residual_from_norm=s.flag("apply_residual_connection_post_layernorm", default=False),
+        alibi="bloom", embedding_norm=True, tie=s.flag("tie_word_embeddings", default=True),
     )  # fmt: skip
 
 
@@ -499,7 +504,8 @@ FAMILIES: dict[str, Family] = {
     "llama": Family(llama, llama_names, "model."),
     "mistral": Family(mistral, llama_names, "model.", defaults={"sliding_window": 4096}),
     "mixtral": Family(mixtral, _mixtral_names, "model.",
-                      defaults={"rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_local_experts": 8, "num_experts_per_tok": 2}),
+                      defaults={"rms_norm_eps": 1e-5, "rope_theta": 1e6, "num_local_experts": 8,
+                                "num_experts_per_tok": 2}),
     "qwen2": Family(qwen2, llama_names, "model."),
     "qwen3": Family(qwen3, llama_names, "model.", defaults={"head_dim": 128}),
     "qwen2_moe": Family(qwen2_moe, _expert_names, "model."),

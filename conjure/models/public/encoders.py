@@ -29,7 +29,7 @@ HEADS: dict[str, Head] = {
 def head_of(s: Settings) -> Head:
     """What stands on the stack, by the name of the class that wrote the file."""
     name = (s.get("architectures") or ["Model"])[0]
-    found = next((head for ending, head in HEADS.items() if name.endswith(ending)), None)
+    found: Head | None = next((head for ending, head in HEADS.items() if name.endswith(ending)), None)
     if found is None:
         raise ConjureError(f"config.json: cannot run the head of {name}", hint=f"known are *{', *'.join(HEADS)}")
     return found
@@ -54,9 +54,11 @@ def _stack(s: Settings) -> TransformerConfig:
         vocab=s.integer("vocab_size"), dim=s.integer("hidden_size"), layers=s.integer("num_hidden_layers"),
         heads=s.integer("num_attention_heads"), hidden=s.integer("intermediate_size"), causal=False,
         activation=s.activation("hidden_act"), gated=False, norm="layer",
-        norm_eps=s.number("layer_norm_eps", default=1e-12), placement="post", qkv_bias=True, out_bias=True, mlp_bias=True,
+        norm_eps=s.number("layer_norm_eps", default=1e-12), placement="post", qkv_bias=True, out_bias=True,
+        mlp_bias=True,
         positions="learned", max_length=s.integer("max_position_embeddings", default=512),
-        types=s.integer("type_vocab_size", default=2, least=0), embedding_norm=True, pad=s.integer("pad_token_id", default=0, least=0),
+        types=s.integer("type_vocab_size", default=2, least=0), embedding_norm=True,
+        pad=s.integer("pad_token_id", default=0, least=0),
     )  # fmt: skip
 
 
@@ -106,7 +108,8 @@ def deberta(s: Settings) -> HeadedConfig:
         content_to_position="c2p" in terms, position_to_content="p2c" in terms, key_bias=not first_version,
         shared=not first_version and s.flag("share_att_key", default=False),
         norm=not first_version and "layer_norm" in str(s.get("norm_rel_ebd", default="none")),
-        convolution=s.integer("conv_kernel_size", default=0, least=0), convolution_groups=s.integer("conv_groups", default=1),
+        convolution=s.integer("conv_kernel_size", default=0, least=0),
+        convolution_groups=s.integer("conv_groups", default=1),
         convolution_activation=s.get("conv_act", default="tanh"),
     )  # fmt: skip
     stack = _stack(Settings(s.values, {"type_vocab_size": 0, "layer_norm_eps": 1e-7}))
@@ -232,8 +235,9 @@ def labelled(family: Family) -> Family:
     return replace(family, config=config, names=names, network=Headed)
 
 
-UNUSED = ("*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*", "lm_head.decoder.*", "vocab_projector.weight",
-          "cls.predictions.*", "lm_head.*", "vocab_transform.*", "vocab_layer_norm.*", "vocab_projector.*")  # fmt: skip
+UNUSED = ("*pooler.*", "cls.seq_relationship.*", "cls.predictions.decoder.*", "lm_head.decoder.*",
+          "vocab_projector.weight", "cls.predictions.*", "lm_head.*", "vocab_transform.*", "vocab_layer_norm.*",
+          "vocab_projector.*")  # fmt: skip
 """Second heads, and output matrices that are the embedding."""
 DEBERTA_UNUSED = (*UNUSED, "mask_predictions.*", "lm_predictions.*", "*.embeddings.position_embeddings.*")
 

@@ -13,15 +13,15 @@ from conjure.models.public.settings import Settings
 from conjure.models.transformer import Transformer
 
 IGNORED = (
-    "*.rotary_emb.inv_freq", "*rotary_pos_emb.inv_freq", "*.position_ids", "*.embeddings.token_type_ids", "encoder.version",
-    "decoder.version", "*.encoder.version", "*.decoder.version",
+    "*.rotary_emb.inv_freq", "*rotary_pos_emb.inv_freq", "*.position_ids", "*.embeddings.token_type_ids",
+    "encoder.version", "decoder.version", "*.encoder.version", "*.decoder.version",
 )  # fmt: skip
 """Tensors of old files that can be computed, or mean nothing."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """`config` makes the network's config from config.json, `names` maps the network's parameters to tensors on disk."""
+    """`config` makes the network's config from config.json, `names` maps its parameters to tensors on disk."""
 
     config: Callable[[Settings], Any]
     names: Callable[[Any], Map]

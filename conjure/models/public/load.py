@@ -42,7 +42,8 @@ class LoadReport:
 
     def __str__(self) -> str:
         head = "the embedding" if self.tied else "a matrix of its own, or none"
-        lines = [f"{self.family}: all {self.tensors:,} tensors found their place: {self.parameters:,} parameters, {self.dtype}",
+        lines = [f"{self.family}: all {self.tensors:,} tensors found their place: "
+                 f"{self.parameters:,} parameters, {self.dtype}",
                  f"output matrix: {head}"]
         if self.ignored:
             lines.append(f"not needed: {', '.join(self.ignored[:SHOWN])}")
@@ -72,7 +73,7 @@ class Loading:
     """A network without weights, and where each of them lies: `fill` brings them in, all or a part at a time."""
 
     def __init__(
-        self, network: nn.Module, report: LoadReport, steps: list[_Step], tensors: Tensors, dtype: torch.dtype | None
+        self, network: Any, report: LoadReport, steps: list[_Step], tensors: Tensors, dtype: torch.dtype | None
     ) -> None:
         self.network, self.report, self.steps, self.tensors = network, report, steps, tensors
         self.dtype = dtype
@@ -83,9 +84,9 @@ class Loading:
     def fill(self, part: str = "") -> None:
         """Read the parameters of the module `part` ("blocks.0", "embed"; empty: all)."""
         for step in self.steps:
-            if not part or step.parameter == part or step.parameter.startswith(f"{part}."):
-                if not self._kept(step):
-                    _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
+            inside = not part or step.parameter == part or step.parameter.startswith(f"{part}.")
+            if inside and not self._kept(step):
+                _assign(self.network, step.parameter, step.read(self.tensors, self.dtype))
         if isinstance(self.tensors, Checkpoint):
             self.tensors.release()
 
@@ -123,7 +124,7 @@ def laid_out(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> Lo
     disk = _Disk(tensors, family.prefix, family.inner)
     shaped, tied = _tied(shaped, family, disk)
     with torch.device("meta"):
-        network = family.network(shaped)
+        network: Any = family.network(shaped)
     plan = _plan(network, family.names(shaped), disk)
     ignored = [name for name in disk.unused() if _matches(name, (*IGNORED, *family.ignore))]
     wrong = misfits(plan.wanted, {**plan.found, **{n: tensors.shape(n) for n in disk.unused() if n not in ignored}})

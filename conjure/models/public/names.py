@@ -74,7 +74,8 @@ def turned(disk: str) -> Rule:
     def turn(tensor: Tensor) -> Tensor:
         return tensor.mT if tensor.dim() == 2 else tensor
 
-    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)], shaped=_reversed, transposes=True)
+    return Rule((disk,), lambda pieces: turn(pieces[0]), lambda tensor: [turn(tensor)], shaped=_reversed,
+                transposes=True)
 
 
 def regrouped(disk: str, shape: Sequence[int], order: Sequence[int]) -> Rule:
@@ -142,7 +143,7 @@ def quarters(disk: str) -> Rule:
 
 
 def of_expert(disk: str, *, interleaved: bool) -> Rule:
-    """A slice of all experts' matrices, stored [in, out]; `interleaved`: gates in even columns, ups in odd (gpt-oss)."""
+    """A slice of all experts' matrices, stored [in, out]; `interleaved`: gates in even columns, ups in odd."""
 
     def read(pieces: Pieces) -> Tensor:
         tensor = pieces[0].mT if pieces[0].dim() == 2 else pieces[0]
@@ -184,7 +185,7 @@ def flat(name: str) -> Rule:
 
 
 def rule_for(parameter: str, names: Map) -> tuple[Rule, str, list[str]] | None:
-    """The rule for a parameter of ours ("blocks.3.attention.qkv.weight"), its last part, and the numbers in its name."""
+    """The rule for a parameter of ours ("blocks.3.attention.qkv.weight"), its last part, and the numbers in it."""
     numbers = re.findall(r"(?<=\.)\d+(?=\.)", parameter)
     letters = iter("ijklm")
     pattern = re.sub(r"(?<=\.)\d+(?=\.)", lambda _: "{" + next(letters) + "}", parameter)

@@ -138,14 +138,16 @@ def _bart_names(c: EncoderDecoderConfig) -> Map:
 
 T5_UNUSED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
              "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight")  # fmt: skip
-BART_UNUSED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "model.*.embed_positions.weight*",
-               "lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "*.embed_positions.weights")  # fmt: skip
+BART_UNUSED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight",
+               "model.*.embed_positions.weight*", "lm_head.weight", "encoder.embed_tokens.weight",
+               "decoder.embed_tokens.weight", "*.embed_positions.weights")  # fmt: skip
 
 
 def _refuse_heads(s: Settings, read: Any) -> Any:
     name = (s.get("architectures") or [""])[0]
     if name.endswith(("ForSequenceClassification", "ForQuestionAnswering")):
-        raise ConjureError(f"config.json: cannot run the head of {name}: of encoder-decoders, those that write text can")
+        raise ConjureError(f"config.json: cannot run the head of {name}",
+                           hint="of encoder-decoders, those that write text can be run")
     return read(s)
 
 

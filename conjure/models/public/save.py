@@ -52,9 +52,9 @@ def _settled(config: TransformerConfig) -> TransformerConfig:
 def _said(kind: str, c: TransformerConfig, length: int) -> dict[str, Any]:
     activation = SPELLED.get(c.activation, c.activation)
     if kind == "gpt2":
-        return {"vocab_size": c.vocab, "n_embd": c.dim, "n_layer": c.layers, "n_head": c.heads, "n_inner": c.feedforward,
-                "n_positions": c.max_length or 1, "activation_function": activation, "layer_norm_epsilon": c.norm_eps,
-                "tie_word_embeddings": c.tie}
+        return {"vocab_size": c.vocab, "n_embd": c.dim, "n_layer": c.layers, "n_head": c.heads,
+                "n_inner": c.feedforward, "n_positions": c.max_length or 1, "activation_function": activation,
+                "layer_norm_epsilon": c.norm_eps, "tie_word_embeddings": c.tie}
     said = {
         "vocab_size": c.vocab, "hidden_size": c.dim, "num_hidden_layers": c.layers, "num_attention_heads": c.heads,
         "num_key_value_heads": c.key_heads, "head_dim": c.width, "intermediate_size": c.feedforward,

@@ -1,4 +1,4 @@
-"""Reading config.json of public models: one thing under many names, old and new spellings, defaults that files leave out."""
+"""Reading config.json of public models: one thing under many names, old and new spellings, defaults left out."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Settings:
         if value is None:
             raise ConjureError(f"config.json: expected {' or '.join(names)}, there is none of them")
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ConjureError(f"config.json: {names[0]}: expected a whole number from {least} to {most}, got {value!r}")
+            wanted = f"a whole number from {least} to {most}"
+            raise ConjureError(f"config.json: {names[0]}: expected {wanted}, got {value!r}")
         return value
 
     def number(self, *names: str, default: float) -> float:
@@ -61,7 +62,8 @@ class Settings:
     def activation(self, *names: str, default: str = "gelu") -> Activation:
         value = self.get(*names, default=default)
         if value not in ACTIVATIONS:
-            raise ConjureError(f"config.json: {names[0]}: unknown activation {value!r}", hint=f"known: {list(ACTIVATIONS)}")
+            raise ConjureError(f"config.json: {names[0]}: unknown activation {value!r}",
+                               hint=f"known: {list(ACTIVATIONS)}")
         return ACTIVATIONS[value]
 
     def part(self, name: str, defaults: Mapping[str, Any] | None = None) -> Settings:
@@ -75,8 +77,8 @@ class Settings:
     def rope(
         self, width: int, *, theta: float = 10_000.0, interleaved: bool = False, layers: str = "", partial: float = 1.0
     ) -> Rope:
-        """`rope_parameters` (new) or `rope_theta` and `rope_scaling` (old), for heads of `width` values; `layers` is the
-        kind of layers ("full_attention") where kinds differ."""
+        """`rope_parameters` (new) or `rope_theta` and `rope_scaling` (old), for heads of `width` values; `layers` is
+        the kind of layers ("full_attention") where kinds differ."""
         new = self.get("rope_parameters", default={})
         new = new.get(layers, {} if layers and any(isinstance(v, Mapping) for v in new.values()) else new)
         old = self.get("rope_scaling", default={})
@@ -99,7 +101,8 @@ class Settings:
             return RopeScaling(kind="dynamic", factor=factor, original=original)
         if kind == "llama3":
             return RopeScaling(kind="llama3", factor=factor, original=original,
-                               low=said.number("low_freq_factor", default=1), high=said.number("high_freq_factor", default=4))
+                               low=said.number("low_freq_factor", default=1),
+                               high=said.number("high_freq_factor", default=4))
         if kind == "yarn" and not said.has("long_factor"):
             return _yarn(said, factor, original)
         if kind in ("longrope", "su", "yarn"):

@@ -55,8 +55,8 @@ class Arena:
 
 
 def forget(tensor: Tensor) -> None:
-    """Tells the system that this memory is not needed soon: what is mapped from a file leaves the memory, and so does what
-    the allocator keeps of pieces in the making."""
+    """Tells the system that this memory is not needed soon: what is mapped from a file leaves the memory, and so does
+    what the allocator keeps of pieces in the making."""
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
     begin, page = tensor.data_ptr(), mmap.PAGESIZE

@@ -10,33 +10,43 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from tests.models.public.references import batch, close, randomised, saved
 
 from conjure.decoding.generate import Decoding, generate
 from conjure.models.checkpoint import Checkpoint
 from conjure.models.language import LanguageModel
 from conjure.models.public.load import build
+from tests.models.public.references import batch, close, randomised, saved
 
 BFLOAT = 0.02
 
-LL: dict[str, Any] = dict(
-    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
-GP: dict[str, Any] = dict(vocab_size=96, n_positions=64, n_embd=32, n_layer=3, n_head=4, bos_token_id=1, eos_token_id=2)
-OPT: dict[str, Any] = dict(vocab_size=96, hidden_size=32, ffn_dim=48, num_hidden_layers=3, num_attention_heads=4,
-                           max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2)  # fmt: skip
-FALCON: dict[str, Any] = dict(vocab_size=96, hidden_size=32, num_hidden_layers=3, num_attention_heads=4)
-DEEPSEEK: dict[str, Any] = LL | dict(
-    num_key_value_heads=4, q_lora_rank=12, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=6,
-    n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3, moe_intermediate_size=24, n_group=4, topk_group=2,
-    first_k_dense_replace=1, routed_scaling_factor=1.7,
-    rope_parameters=dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16,
-                         beta_fast=32, beta_slow=1, mscale=0.7, mscale_all_dim=1.0),
-)  # fmt: skip
-LONGROPE = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0, 1.2, 1.5, 2.0], long_factor=[1.5, 2.0, 3.0, 4.0])
-LLAMA3 = dict(rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-              original_max_position_embeddings=64)
+LL: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+GP: dict[str, Any] = {
+    "vocab_size": 96, "n_positions": 64, "n_embd": 32, "n_layer": 3, "n_head": 4, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+OPT: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+FALCON: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+DEEPSEEK: dict[str, Any] = LL | {
+    "num_key_value_heads": 4, "q_lora_rank": 12, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+    "v_head_dim": 6, "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24, "n_group": 4, "topk_group": 2, "first_k_dense_replace": 1,
+    "routed_scaling_factor": 1.7,
+    "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16,
+                        "beta_fast": 32, "beta_slow": 1, "mscale": 0.7, "mscale_all_dim": 1.0},
+}  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.2, 1.5, 2.0],
+    "long_factor": [1.5, 2.0, 3.0, 4.0],
+}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
 
 
 VARIANTS: dict[str, Callable[[], Any]] = {
@@ -66,10 +76,10 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "starcoder_many_heads": lambda: tf.GPTBigCodeConfig(**GP, multi_query=False),
     "starcoder2": lambda: tf.Starcoder2Config(**LL, sliding_window=5),
     "llama": lambda: tf.LlamaConfig(**LL),
-    "llama_biases_linear": lambda: tf.LlamaConfig(**LL, attention_bias=True, mlp_bias=True, rope_parameters=dict(
-        rope_type="linear", rope_theta=1e4, factor=2.0)),
-    "llama_dynamic": lambda: tf.LlamaConfig(**{**LL, "max_position_embeddings": 8}, rope_parameters=dict(
-        rope_type="dynamic", rope_theta=1e4, factor=2.0)),
+    "llama_biases_linear": lambda: tf.LlamaConfig(**LL, attention_bias=True, mlp_bias=True, rope_parameters={
+        "rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
+    "llama_dynamic": lambda: tf.LlamaConfig(**{**LL, "max_position_embeddings": 8}, rope_parameters={
+        "rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}),
     "llama3": lambda: tf.LlamaConfig(**LL, head_dim=16, tie_word_embeddings=True, rope_parameters=LLAMA3),
     "mistral": lambda: tf.MistralConfig(**LL, sliding_window=5),
     "mixtral": lambda: tf.MixtralConfig(**LL, num_local_experts=4, num_experts_per_tok=2),
@@ -85,10 +95,10 @@ VARIANTS: dict[str, Callable[[], Any]] = {
     "gemma3": lambda: tf.Gemma3TextConfig(
         **LL, head_dim=16, query_pre_attn_scalar=24, sliding_window=4,
         layer_types=["sliding_attention", "sliding_attention", "full_attention"],
-        rope_parameters=dict(sliding_attention=dict(rope_type="default", rope_theta=1e4),
-                             full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0))),
-    "phi3": lambda: tf.Phi3Config(**LL, rope_parameters=dict(
-        rope_type="default", rope_theta=1e4, partial_rotary_factor=0.5)),
+        rope_parameters={"sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                         "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}}),
+    "phi3": lambda: tf.Phi3Config(**LL, rope_parameters={
+        "rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     "phi3_longrope_long": lambda: tf.Phi3Config(**LL, original_max_position_embeddings=8, rope_parameters=dict(
         **LONGROPE, original_max_position_embeddings=8)),
     "phi3_longrope_short": lambda: tf.Phi3Config(**LL, original_max_position_embeddings=32, rope_parameters=dict(

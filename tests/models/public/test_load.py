@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
-from tests.models.public.references import batch, close, randomised, saved
 
 from conjure.core.errors import ConjureError
 from conjure.models.checkpoint import Checkpoint
@@ -18,11 +17,12 @@ from conjure.models.language import LanguageModel
 from conjure.models.public import load
 from conjure.models.public.names import per_group, per_head, quarters, regrouped, rule_for
 from conjure.models.public.settings import Settings
+from tests.models.public.references import batch, close, randomised, saved
 
-TINY: dict[str, Any] = dict(
-    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=64,
-)  # fmt: skip
+TINY: dict[str, Any] = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_broken_files_are_refused(folder: Path, tmp_path: Path) -> None:
         LanguageModel.load(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickled")
-    with pytest.raises(ConjureError, match="expected model.safetensors") as error:
+    with pytest.raises(ConjureError, match=r"expected model\.safetensors") as error:
         LanguageModel.load(folder)
     assert "pickle" in error.value.hint
     (folder / "config.json").write_text("{")
@@ -117,7 +117,8 @@ def test_shards_are_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
 
 
 def test_files_without_the_prefix_and_with_leftovers_load(tmp_path: Path) -> None:
-    reference = randomised(tf.GPT2LMHeadModel(tf.GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4)))
+    config = tf.GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4)
+    reference = randomised(tf.GPT2LMHeadModel(config))
     folder = saved(reference, tmp_path)
     state = {k.removeprefix("transformer."): v for k, v in load_file(folder / "model.safetensors").items()}
     state["h.0.attn.bias"] = torch.ones(1, 1, 64, 64).tril()
@@ -130,7 +131,7 @@ def test_files_without_the_prefix_and_with_leftovers_load(tmp_path: Path) -> Non
 
 
 def test_old_spellings_of_rotary_positions_mean_the_same() -> None:
-    llama3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    llama3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
     new = Settings({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, **llama3}})
     old = Settings({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", **llama3}})
     assert new.rope(64) == old.rope(64)
@@ -138,7 +139,8 @@ def test_old_spellings_of_rotary_positions_mean_the_same() -> None:
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0}}).rope(8).scaling
     gemma = {"model_type": "gemma3_text", **TINY, "head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 4}
     config = load.FAMILIES["gemma3_text"].config(Settings(
-        {**gemma, "rope_theta": 1e6, "rope_local_base_freq": 1e4, "rope_scaling": {"rope_type": "linear", "factor": 8.0}}))
+        {**gemma, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
+         "rope_scaling": {"rope_type": "linear", "factor": 8.0}}))
     assert config.rope.theta == 1e6 and config.rope.scaling.factor == 8 and config.rope_local.theta == 1e4
     assert config.windows == (4, 4)
 

@@ -10,19 +10,20 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
-from tests.models.public.references import batch, close, randomised, saved
 
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel
+from tests.models.public.references import batch, close, randomised, saved
 
-T5: dict[str, Any] = dict(vocab_size=96, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_decoder_layers=3, num_heads=4,
-                          relative_attention_num_buckets=8, relative_attention_max_distance=16,
-                          decoder_start_token_id=0)  # fmt: skip
-S2: dict[str, Any] = dict(
-    vocab_size=96, d_model=32, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=4,
-    encoder_ffn_dim=48, decoder_ffn_dim=40, max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    decoder_start_token_id=2,
-)  # fmt: skip
+T5: dict[str, Any] = {
+    "vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_decoder_layers": 3, "num_heads": 4,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 16, "decoder_start_token_id": 0,
+}  # fmt: skip
+S2: dict[str, Any] = {
+    "vocab_size": 96, "d_model": 32, "encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 40, "max_position_embeddings": 64,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2,
+}  # fmt: skip
 
 VARIANTS: dict[str, Callable[[], Any]] = {
     "t5": lambda: tf.T5ForConditionalGeneration(tf.T5Config(**T5)),

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as tf
-from tests.models.public.references import batch, close, randomised
 
 from conjure.models.folder import write_config
 from conjure.models.ngram import NGram
 from conjure.models.public.save import hub_config, load_transformer, save_transformer
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.nn.position import Rope
+from tests.models.public.references import batch, close, randomised
 
 LLAMA = TransformerConfig(vocab=96, dim=32, layers=2, heads=4, kv_heads=2, hidden=48, rope=Rope(dim=8))
 TRAINED = {
@@ -24,7 +24,8 @@ TRAINED = {
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=None, hidden=None),
     "mistral": replace(LLAMA, windows=(5, 5)),
     "gpt2": TransformerConfig(vocab=96, dim=32, layers=2, heads=4, gated=False, activation="gelu_tanh", norm="layer",
-                              norm_eps=1e-5, qkv_bias=True, out_bias=True, mlp_bias=True, positions="learned", max_length=24),
+                              norm_eps=1e-5, qkv_bias=True, out_bias=True, mlp_bias=True, positions="learned",
+                              max_length=24),
 }  # fmt: skip
 
 
