@@ -19,7 +19,8 @@ import pytest
 from conjure.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in ("architecture", "log", "provenance", "data")))
+DOCS = ("architecture", "language", "families", "speed", "log", "provenance", "data")
+PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in DOCS))
 
 
 def reader() -> ModuleType:

@@ -19,6 +19,7 @@ from torch import Tensor
 from conjure.codecs.tokenizer import Tokenizer
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.files import write_atomic
+from conjure.core.machine_speed import best_dtype
 from conjure.decoding.generate import Decoding, Generation, Network, generate
 from conjure.models import sentence
 from conjure.models.checkpoint import Checkpoint
@@ -34,7 +35,8 @@ from conjure.nn.quantised import prepare, quantise
 from conjure.nn.rounding import GROUP
 
 Ids = Tensor | Sequence[Sequence[int]]
-Weights = Literal["fp32", "bf16", "int8", "int4"]
+Held = Literal["fp32", "bf16", "int8", "int4"]
+Weights = Held | Literal["auto"]
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "token_type_ids", "pixel_values", "input_features")
 EMBEDDED_AT_ONCE = 32
 COPIED = 1 << 27
@@ -55,10 +57,13 @@ class LanguageModel:
     def load(cls, path: str | Path, *, weights: Weights | None = None) -> LanguageModel:
         """From a folder with config.json, safetensors and tokenizer files as the hub has them, or a GGUF file.
 
-        `weights` is the type in which the matrices are held: what they lose in size they gain in speed. A model with
-        `weights` is there to write: its hidden states cannot be asked for.
+        `weights` is the type in which the matrices are held: what they lose in size they gain in speed; "auto" is bf16
+        or fp32, whichever a short measurement found faster on this machine. A model with `weights` is there to write:
+        its hidden states cannot be asked for.
         """
         path = Path(path)
+        if weights == "auto":
+            weights = best_dtype()
         if path.suffix == ".gguf":
             file = GgufFile(path)
             network, report = held(laid_out(file.config, file, torch.float32), weights)
@@ -71,7 +76,7 @@ class LanguageModel:
         return cls(network, config, path, report)
 
     @classmethod
-    def _own(cls, folder: Path, config: dict[str, Any], weights: Weights | None) -> LanguageModel:
+    def _own(cls, folder: Path, config: dict[str, Any], weights: Held | None) -> LanguageModel:
         """A model that conjure trained."""
         if config.get("kind") != "transformer":
             raise ConjureError(f"{folder}: a {config.get('kind')} is no language model", hint="conjure list models")
@@ -224,7 +229,7 @@ class LanguageModel:
             raise ConjureError(f"a {self.family} of this kind writes no text",
                                hint=f"it can {', '.join(sorted(self.can))}")
         return generate(
-            self.writer, self.tokenizer, [self.begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
+            self.writer_for(decoding), self.tokenizer, [self.begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
             context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
             on_token=on_token,
         )  # fmt: skip
@@ -300,6 +305,10 @@ class LanguageModel:
                 return cast("Network", Compiled(copy.deepcopy(network), "fp32"))
         return cast("Network", network)
 
+    def writer_for(self, decoding: Decoding) -> Network:
+        """The network that decodes so: contrastive search looks at hidden states, which compiled code does not give."""
+        return cast("Network", self.network) if decoding.contrastive_alpha > 0 else self.writer
+
     @property
     def context(self) -> int:
         """The most tokens that the network reads; 0 where there is no end."""
@@ -373,7 +382,7 @@ def padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> tu
     return ids_BT, mask_BT
 
 
-def held(loading: Loading, weights: Weights | None) -> tuple[Any, LoadReport]:
+def held(loading: Loading, weights: Held | None) -> tuple[Any, LoadReport]:
     """The network with its weights in memory, in float32 unless `weights` says otherwise: read layer by layer then, so
     that the float matrices of one layer alone are there at any time."""
     network = loading.network
@@ -398,7 +407,7 @@ def held(loading: Loading, weights: Weights | None) -> tuple[Any, LoadReport]:
     return shrunk(network.requires_grad_(False), weights), loading.report
 
 
-def shrunk(network: Any, weights: Weights) -> Any:
+def shrunk(network: Any, weights: Held) -> Any:
     """A network that is in memory, its matrices in another type: in compiled code where that can run it, else with
     PyTorch's own kernels."""
     if isinstance(network, Transformer) and not Compiled.supports(network.config):
@@ -410,6 +419,6 @@ def shrunk(network: Any, weights: Weights) -> Any:
     return prepare(network)
 
 
-def group_of(weights: Weights) -> int:
+def group_of(weights: Held) -> int:
     """PyTorch's int8 kernels know one scale for a row, its int4 kernel one for 32 values."""
     return 0 if weights == "int8" else GROUP

@@ -346,6 +346,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = c = config
         self.compute_dtype = torch.float32
+        self.int8_cache = False
+        """Keys and values of decoding are held in eight bits: a quarter of the memory, for long texts."""
         inner = c.embedding_dim or c.dim
         self.embed = embedding(c.vocab, inner) if c.vocab else None
         self.project_in = Linear(inner, c.dim, bias=False) if c.embedding_dim else None
@@ -392,6 +394,7 @@ class Transformer(nn.Module):
             wide = {"kv_heads": 1, "head_dim": c.latent.rank + c.latent.rotated, "value_dim": 0}
         return Cache(
             layers=c.layers, batch=batch, capacity=capacity, padding=padding, windows=c.windows,
+            int8=self.int8_cache and c.latent is None,
             dtype=self.compute_dtype, device=next(self.parameters()).device, **wide,
         )  # fmt: skip
 

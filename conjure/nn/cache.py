@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from conjure.core.errors import ConjureError
+from conjure.nn.rounding import pack, unpack
 
 SLACK = 64
 """Slots that a layer with a window keeps beyond it, so that the last few tokens can be taken back."""
@@ -21,7 +22,8 @@ class Cache:
 
     Rows of different length are padded on the left: `padding[b]` slots of row b hold nothing, its first token stands
     in slot `padding[b]` and has position 0. All rows grow together. A layer with a window keeps the slots it can still
-    see and `SLACK` more. With `value_dim` 0 a layer stores keys only, as latent attention does.
+    see and `SLACK` more. With `value_dim` 0 a layer stores keys only, as latent attention does. `int8` holds keys and values in
+    eight bits, with a scale for each token and head.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Cache:
         value_dim: int | None = None,
         windows: Sequence[int] = (),
         padding: Sequence[int] | None = None,
+        int8: bool = False,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -44,8 +47,12 @@ class Cache:
         """Window -> the slot that stands first in the memory of the layers with this window."""
         width = head_dim if value_dim is None else value_dim
         sizes = [self._size(window) for window in self.windows]
-        self.keys = [torch.zeros(batch, kv_heads, size, head_dim, dtype=dtype, device=device) for size in sizes]
-        self.values = [torch.zeros(batch, kv_heads, size, width, dtype=dtype, device=device) for size in sizes]
+        held = torch.int8 if int8 else dtype
+        self.keys = [torch.zeros(batch, kv_heads, size, head_dim, dtype=held, device=device) for size in sizes]
+        self.values = [torch.zeros(batch, kv_heads, size, width, dtype=held, device=device) for size in sizes]
+        self.scales = [torch.zeros(batch, kv_heads, size, 2, device=device) for size in sizes] if int8 else []
+        """Of eight-bit keys and values: what a key, and a value, of each slot is multiplied by."""
+        self.dtype = dtype
         self.padding_B = torch.tensor(list(padding or [0] * batch), device=device)
         assert self.padding_B.shape == (batch,), "one padding a row"
         self.padded = bool(self.padding_B.any())
@@ -69,6 +76,13 @@ class Cache:
         window = self.windows[layer]
         begin, kept = self.begins(window, T), self._kept(window, T)
         held = slice(begin - self.first[window], self.length - self.first[window])
+        if self.scales:
+            (k, k_scale), (v, v_scale) = pack(k_BKTD), pack(v_BKTD)
+            scales = _appended(self.scales[layer], held, torch.cat([k_scale, v_scale], dim=-1), kept)
+            return (
+                unpack(_appended(self.keys[layer], held, k, kept), scales[..., :1], self.dtype),
+                unpack(_appended(self.values[layer], held, v, kept), scales[..., 1:], self.dtype),
+            )
         return (
             _appended(self.keys[layer], held, k_BKTD, kept),
             _appended(self.values[layer], held, v_BKTD, kept),
@@ -95,6 +109,7 @@ class Cache:
         index = torch.tensor(list(rows), device=self.padding_B.device)
         self.keys = [k.index_select(0, index) for k in self.keys]
         self.values = [v.index_select(0, index) for v in self.values]
+        self.scales = [s.index_select(0, index) for s in self.scales]
         self.memory = [(k.index_select(0, index), v.index_select(0, index)) for k, v in self.memory]
         self.padding_B = self.padding_B.index_select(0, index)
         self.padded = bool(self.padding_B.any())
@@ -117,6 +132,8 @@ class Cache:
             used = self.length - self.first[window]
             tensors[f"{layer}.keys"] = self.keys[layer][:, :, :used].contiguous()
             tensors[f"{layer}.values"] = self.values[layer][:, :, :used].contiguous()
+            if self.scales:
+                tensors[f"{layer}.scales"] = self.scales[layer][:, :, :used].contiguous()
         for layer, (k, v) in enumerate(self.memory):
             tensors[f"{layer}.memory_keys"], tensors[f"{layer}.memory_values"] = k.contiguous(), v.contiguous()
         if self.memory_mask is not None:
@@ -141,6 +158,8 @@ class Cache:
                 keys, values = keys[:, :, -used:], values[:, :, -used:]
             self.keys[layer][:, :, :used] = keys
             self.values[layer][:, :, :used] = values
+            if self.scales:
+                self.scales[layer][:, :, :used] = state[f"{layer}.scales"][:, :, -used:]
             self.first[window] = length - used
         pairs = len([name for name in state if name.endswith("memory_keys")])
         self.memory = [(state[f"{i}.memory_keys"], state[f"{i}.memory_values"]) for i in range(pairs)]

@@ -12,9 +12,13 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Event
 from conjure.media.text import Text
 from conjure.models.language import LanguageModel, Weights
+from conjure.models.transformer import Transformer
+from conjure.tasks.text_evaluation import published
 
 WEIGHTS: Any = Field(default=None, description="the type in which matrices are held (none: fp32): smaller is faster")
 """The option `weights` of each of these tasks."""
+CONTEXT = 1024
+"""Tokens of the windows in which texts are measured, where a model has no longest."""
 
 
 class PublicTask:
@@ -42,10 +46,14 @@ class PublicTask:
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Public models publish no figures in a form that could be measured again."""
+        """Bits per byte and perplexity of texts (sets or files): what is given, since public models publish no figures in a
+        form that could be measured again."""
+        model = self.model()
+        if data and isinstance(model.network, Transformer):
+            return published(model.network, model.tokenizer, (), model.context or CONTEXT, data, on_progress)
         raise ConjureError(
             f"{self.path.name}: a public model has no published figures of ours",
-            hint="measure it by a suite: conjure eval MODEL --suite NAME",
+            hint="measure a decoder on texts, --data FILE, or any by a suite: conjure eval MODEL --suite NAME",
         )
 
 

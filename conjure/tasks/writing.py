@@ -99,13 +99,13 @@ def write(
     if "generate" not in model.can:
         able = ", ".join(sorted(model.can))
         raise ConjureError(f"a {model.family} of this kind writes no text", hint=f"it can {able}")
-    check(model.writer, [prompt], seeds, constraints, model.context)
+    check(model.writer_for(decoding), [prompt], seeds, constraints, model.context)
     row = Row(
         0, prompt, seed=seeds[0], decoding=decoding, end=model.end, tokenizer=model.tokenizer, watched=True,
         constraint=None if constraints is None else constraints[0],
     )  # fmt: skip
     guessing = None if guesser is None else guesser.writer
-    for _, _, piece in written(model.writer, [row], context=model.context, draft=guessing):
+    for _, _, piece in written(model.writer_for(decoding), [row], context=model.context, draft=guessing):
         if piece:
             yield Delta(piece)
     return [[row.generation()]]

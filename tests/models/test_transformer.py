@@ -367,3 +367,24 @@ def test_more_tokens_than_learned_positions() -> None:
     network(tokens(1, 24), cache=cache)
     with pytest.raises(ConjureError, match="at most 24 tokens, got 25"):
         network(tokens(1, 1), cache=cache)
+
+
+@pytest.mark.parametrize("name", ["story", "gemma2"])
+def test_a_cache_of_eight_bits_changes_little_and_keeps_its_rows(name: str) -> None:
+    network = built(VARIANTS[name])
+    ids = torch.randint(0, 50, (2, 14), generator=torch.Generator().manual_seed(5))
+    wanted = network(ids)
+    network.int8_cache = True
+    cache = network.cache(2, 20)
+    got = torch.cat([network(ids[:, i : i + 1], cache=cache, last_only=True) for i in range(14)], dim=1)
+    assert cache.keys[0].dtype == torch.int8
+    error = (got - wanted).abs().max() / wanted.abs().max()
+    assert 0 < error <= 0.08
+    cache.truncate(13)
+    cache.keep([1, 0])
+    again = network(ids.flip(0)[:, 13:], cache=cache, last_only=True)
+    assert (again - got.flip(0)[:, 13:]).abs().max() <= 1e-4 * wanted.abs().max()
+    copy = network.cache(2, 20)
+    copy.restore(cache.state())
+    follow = torch.tensor([[3], [4]])
+    assert torch.equal(network(follow, cache=copy, last_only=True), network(follow, cache=cache, last_only=True))
