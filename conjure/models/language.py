@@ -229,7 +229,8 @@ class LanguageModel:
             raise ConjureError(f"a {self.family} of this kind writes no text",
                                hint=f"it can {', '.join(sorted(self.can))}")
         return generate(
-            self.writer_for(decoding), self.tokenizer, [self.begun(row) for row in rows], decoding, seeds=seeds, end=self.end,
+            self.writer_for(decoding), self.tokenizer, [self.begun(row) for row in rows], decoding,
+            seeds=seeds, end=self.end,
             context=self.context, constraints=constraints, draft=None if draft is None else draft.writer,
             on_token=on_token,
         )  # fmt: skip

@@ -22,8 +22,8 @@ class Cache:
 
     Rows of different length are padded on the left: `padding[b]` slots of row b hold nothing, its first token stands
     in slot `padding[b]` and has position 0. All rows grow together. A layer with a window keeps the slots it can still
-    see and `SLACK` more. With `value_dim` 0 a layer stores keys only, as latent attention does. `int8` holds keys and values in
-    eight bits, with a scale for each token and head.
+    see and `SLACK` more. With `value_dim` 0 a layer stores keys only, as latent attention does. `int8` holds keys and
+    values in eight bits, with a scale for each token and head.
     """
 
     def __init__(

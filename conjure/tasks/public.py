@@ -46,8 +46,8 @@ class PublicTask:
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Bits per byte and perplexity of texts (sets or files): what is given, since public models publish no figures in a
-        form that could be measured again."""
+        """Bits per byte and perplexity of the texts (sets or files) that are given: public models publish no figures in
+        a form that could be measured again."""
         model = self.model()
         if data and isinstance(model.network, Transformer):
             return published(model.network, model.tokenizer, (), model.context or CONTEXT, data, on_progress)
