@@ -36,7 +36,7 @@ from conjure.nn.rounding import GROUP
 
 Ids = Tensor | Sequence[Sequence[int]]
 Held = Literal["fp32", "bf16", "int8", "int4"]
-Weights = Held | Literal["auto"]
+Weights = Literal["fp32", "bf16", "int8", "int4", "auto"]
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids", "token_type_ids", "pixel_values", "input_features")
 EMBEDDED_AT_ONCE = 32
 COPIED = 1 << 27

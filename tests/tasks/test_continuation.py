@@ -59,8 +59,10 @@ def test_a_file_is_made_again_and_weights_are_passed_through(folder: Path) -> No
     first = document(folder, tokens=4)
     again = json.loads(str(conjure.remake(folder.parent / "out.json")))
     assert {**first, "seconds": 0} == {**again, "seconds": 0}
-    assert document(folder, tokens=4, weights="bf16")["count"] <= 4
-    with pytest.raises(ConjureError, match="--weights: expected one of fp32, bf16, int8, int4, or none, got 'fp64'"):
+    for weights in ("bf16", "auto"):
+        assert document(folder, tokens=4, weights=weights)["count"] <= 4
+    known = "fp32, bf16, int8, int4, auto, or none"
+    with pytest.raises(ConjureError, match=f"--weights: expected one of {known}, got 'fp64'"):
         document(folder, weights="fp64")
 
 
