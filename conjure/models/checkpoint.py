@@ -14,7 +14,7 @@ from torch import Tensor
 from conjure.core.errors import ConjureError, nearest
 
 INDEX = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 LEGACY = ((".gamma", ".weight"), (".beta", ".bias"), (".parametrizations.weight.original0", ".weight_g"),
           (".parametrizations.weight.original1", ".weight_v"))  # fmt: skip
@@ -145,3 +145,8 @@ def misfits(wanted: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]
     lines += [f"misshapen {name}: expected {list(wanted[name])}, got {list(found[name])}"
               for name in sorted(wanted.keys() & found.keys()) if wanted[name] != found[name]]
     return lines
+
+
+def shortened(lines: list[str], most: int = 20) -> list[str]:
+    """The first of them, and how many more there are."""
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} more"]

@@ -16,16 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from conjure.core.errors import ConjureError, nearest
+from conjure.core.errors import ConjureError
 from conjure.core.files import write_atomic
 from conjure.core.provenance import digest
 from conjure.core.version import __version__
+from conjure.models.checkpoint import PICKLES, misfits, shortened
 from conjure.nn.rounding import GROUP, restored, rounded
 
 FORMAT = 1
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SCALE = "_scale"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def write_config(folder: Path, *, kind: str, task: str, network: nn.Module, sections: Mapping[str, Any]) -> None:
@@ -85,9 +85,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
     try:
         with safe_open(str(path), framework="pt") as stored:
             names = {n for n in stored.keys() if not (n.endswith(SCALE) and n.removesuffix(SCALE) in wanted)}  # noqa: SIM118
-            wrong = _misfits(wanted, {n: tuple(stored.get_slice(n).get_shape()) for n in names})
+            shapes = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+            wrong = misfits(shapes, {n: tuple(stored.get_slice(n).get_shape()) for n in names})
             if wrong:
-                raise ConjureError(f"{path} does not fit this network:\n  " + "\n  ".join(wrong),
+                raise ConjureError(f"{path} does not fit this network:\n  " + "\n  ".join(shortened(wrong)),
                                    hint="the weights belong to another configuration or version")
             with torch.no_grad():
                 for name, target in wanted.items():
@@ -98,17 +99,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
     except SafetensorError as error:
         raise ConjureError(f"{path} is not a whole safetensors file: {error}",
                            hint="it was cut off or is of another kind; fetch it again") from None
-
-
-def _misfits(wanted: Mapping[str, Tensor], found: Mapping[str, tuple[int, ...]]) -> list[str]:
-    lines = []
-    for name in sorted(wanted.keys() - found.keys()):
-        near = nearest(name, sorted(found.keys() - wanted.keys()), n=1)
-        lines.append(f"missing {name} {list(wanted[name].shape)}" + (f" (there is {near[0]})" if near else ""))
-    lines += [f"unexpected {name} {list(found[name])}" for name in sorted(found.keys() - wanted.keys())]
-    lines += [f"misshapen {name}: expected {list(wanted[name].shape)}, got {list(found[name])}"
-              for name in sorted(wanted.keys() & found.keys()) if tuple(wanted[name].shape) != found[name]]
-    return lines if len(lines) <= 20 else [*lines[:20], f"... and {len(lines) - 20} more"]
 
 
 def weights_digest(folder: Path) -> str:
