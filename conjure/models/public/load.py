@@ -66,6 +66,8 @@ def family_of(config: dict[str, Any]) -> tuple[str, Family]:
     family, written = FAMILIES[kind], (config.get("architectures") or [""])[0]
     if family.kind == "decoder" and written.endswith("ForSequenceClassification"):
         family = encoders.labelled(family)
+    elif kind in ("bart", "mbart") and written.endswith("ForSequenceClassification"):
+        family = pairs.labelled(family)
     return kind, family
 
 

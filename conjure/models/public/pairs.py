@@ -7,6 +7,8 @@ from typing import Any
 
 from conjure.core.errors import ConjureError
 from conjure.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from conjure.models.pair_classifier import PairClassifier, PairClassifierConfig
+from conjure.models.public.encoders import labels_of
 from conjure.models.public.family import Family
 from conjure.models.public.names import Map, flat, inside, rows, under
 from conjure.models.public.settings import Settings
@@ -147,8 +149,28 @@ def _refuse_heads(s: Settings, read: Any) -> Any:
     name = (s.get("architectures") or [""])[0]
     if name.endswith(("ForSequenceClassification", "ForQuestionAnswering")):
         raise ConjureError(f"config.json: cannot run the head of {name}",
-                           hint="of encoder-decoders, those that write text can be run")
+                           hint="of encoder-decoders, those that write text can be run, and BART's classifiers")
     return read(s)
+
+
+def labelled(family: Family) -> Family:
+    """BART and mBART with a head that gives labels to texts."""
+    reads = {"bart": bart, "mbart": mbart}
+
+    def config(s: Settings) -> PairClassifierConfig:
+        pair = reads[s.get("model_type")](s)
+        end = s.integer("eos_token_id", default=2, least=0)
+        return PairClassifierConfig(
+            pair=replace(pair, decoder=replace(pair.decoder, tie=True, head_bias=False)), labels=labels_of(s), end=end,
+            start=s.integer("decoder_start_token_id", default=end, least=0),
+        )  # fmt: skip
+
+    def names(c: PairClassifierConfig) -> Map:
+        head: Map = {"dense": "classification_head.dense", "classify": "classification_head.out_proj"}
+        return {**inside("pair.", _bart_names(c.pair)), **head}
+
+    return replace(family, config=config, names=names, network=PairClassifier, kind="encoder",
+                   ignore=(*family.ignore, "final_logits_bias"))
 
 
 FAMILIES: dict[str, Family] = {

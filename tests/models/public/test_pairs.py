@@ -11,6 +11,7 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file, save_file
 
+from conjure.core.errors import ConjureError
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel
 from tests.models.public.references import batch, close, randomised, saved
@@ -93,3 +94,20 @@ def test_an_untied_head_on_disk_is_loaded(tmp_path: Path) -> None:
     assert not ours.report.tied
     given = inputs()
     close(ours.logits(**given), ours.hidden(**given) @ tensors["lm_head.weight"].T)
+
+
+@pytest.mark.parametrize("kind", ["bart", "mbart"])
+def test_a_classifier_equals_the_reference(kind: str, tmp_path: Path) -> None:
+    config = {"bart": tf.BartConfig, "mbart": tf.MBartConfig}[kind](**S2, num_labels=3)
+    network = {"bart": tf.BartForSequenceClassification, "mbart": tf.MBartForSequenceClassification}[kind]
+    reference = randomised(network(config))
+    ours = LanguageModel.load(saved(reference, tmp_path))
+    ids, mask = batch()
+    ids[torch.arange(3), mask.sum(1) - 1] = config.eos_token_id
+    with torch.no_grad():
+        wanted = reference(ids, attention_mask=mask).logits
+    close(ours.logits(ids, attention_mask=mask), wanted)
+    close(ours.logits(ids[:1], attention_mask=mask[:1]), wanted[:1])
+    assert ours.can == {"classify", "embed"}
+    with pytest.raises(ConjureError, match="expected the end mark 2 in every row"):
+        ours.logits(torch.full((1, 4), 5))
