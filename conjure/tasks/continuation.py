@@ -16,7 +16,7 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Result
 from conjure.media.text import Text
 from conjure.tasks.public import PublicTask
-from conjure.tasks.writing import WritingOptions, constrained, knobs, told, write
+from conjure.tasks.writing import WritingOptions, constrained, knobs, told, unfinished, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,11 @@ class Continuation(PublicTask):
         if len(seeds) == 1:
             yield Delta(prompt)
         ids = model.tokenizer.encode(prompt, special=True)
-        made = yield from write(model, ids, seeds, knobs(options), constraints=limits, draft=options.draft)
+        made = yield from write(
+            model, ids, seeds, knobs(options), constraints=limits, draft=options.draft,
+            prompt_cache=options.prompt_cache, held=options.weights or "",
+        )  # fmt: skip
+        yield from unfinished(limits, made)
         seconds = time.perf_counter() - began
         yield Result(
             [Text(prompt + each[0].text) for each in made],

@@ -15,7 +15,7 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Result
 from conjure.media.text import Text
 from conjure.tasks.public import PublicTask
-from conjure.tasks.writing import WritingOptions, constrained, instructed, knobs, told, write
+from conjure.tasks.writing import WritingOptions, constrained, instructed, knobs, told, unfinished, write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,11 @@ class Conversation(PublicTask):
         limits = constrained(
             model, len(seeds), schema=options.schema, regex=options.regex, grammar=options.grammar
         )  # fmt: skip
-        made = yield from write(model, ids, seeds, knobs(options), constraints=limits, draft=options.draft)
+        made = yield from write(
+            model, ids, seeds, knobs(options), constraints=limits, draft=options.draft,
+            prompt_cache=options.prompt_cache, held=options.weights or "",
+        )  # fmt: skip
+        yield from unfinished(limits, made)
         seconds = time.perf_counter() - began
         yield Result(
             [Text(each[0].text) for each in made],

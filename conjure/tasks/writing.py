@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass
 from conjure import media
 from conjure.core import shelf
 from conjure.core.errors import ConjureError
-from conjure.core.events import Delta, Event
+from conjure.core.events import Delta, Event, Warn
 from conjure.decoding.generate import Constraint, Decoding, Generation, check, written
 from conjure.decoding.grammar import Grammars
+from conjure.decoding.prompt_cache import PromptCache
 from conjure.decoding.rows import Row
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel, Weights
@@ -55,6 +56,9 @@ class WritingOptions:
     lookup: int | None = Field(default=None, ge=0, le=32, description="guess so many tokens from the text: faster")
     draft: str = Field(default="", description="a smaller model with the same tokens that guesses ahead: speed alone")
     guesses: int | None = Field(default=None, ge=1, le=32, description="how many tokens the draft guesses at once")
+    prompt_cache: str = Field(
+        default="", description="a folder that keeps what was read: a single text that begins the same starts at once"
+    )
     logprobs: bool = Field(default=False, description="list every token with its log-probability in the JSON")
     alternatives: int = Field(default=0, ge=0, le=100, description="the likeliest tokens at each place, in the JSON")
 
@@ -78,9 +82,12 @@ def _bias(said: str) -> tuple[int, float]:
 
 def write(
     model: LanguageModel, ids: Sequence[int], seeds: Sequence[int], settings: Mapping[str, Any], *,
-    constraints: Sequence[Constraint] | None = None, draft: str = "",
+    constraints: Sequence[Constraint] | None = None, draft: str = "", prompt_cache: str = "", held: str = "",
 ) -> Written:  # fmt: skip
-    """What follows these ids, the best answers of each seed; a single text that needs no search comes in pieces."""
+    """What follows these ids, the best answers of each seed; a single text that needs no search comes in pieces.
+
+    `held` is the type that the weights were asked for in; states in `prompt_cache` belong to it.
+    """
     decoding = model.decoding(**settings)
     pair = isinstance(model.network, EncoderDecoder)
     guesser = None
@@ -105,10 +112,19 @@ def write(
         constraint=None if constraints is None else constraints[0],
     )  # fmt: skip
     guessing = None if guesser is None else guesser.writer
-    for _, _, piece in written(model.writer_for(decoding), [row], context=model.context, draft=guessing):
+    kept = _kept(model, prompt_cache, held) if prompt_cache else None
+    steps = written(model.writer_for(decoding), [row], context=model.context, draft=guessing, prompt_cache=kept)
+    for _, _, piece in steps:
         if piece:
             yield Delta(piece)
     return [[row.generation()]]
+
+
+def _kept(model: LanguageModel, folder: str, held: str) -> PromptCache:
+    """What these very files have read: other weights, or the same held in another type, have states of their own."""
+    files = [model.folder] if model.folder.is_file() else sorted(model.folder.glob("*.safetensors"))
+    stamps = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files]
+    return PromptCache(Path(folder), "\n".join([type(model.writer).__name__, held, *stamps]))
 
 
 def silently(events: Written) -> Generator[Event, None, list[list[Generation]]]:
@@ -161,6 +177,14 @@ def constrained(
     else:
         one = grammars.lark(grammar if "\n" in grammar or ":" in grammar else _content(grammar))
     return [one, *(one.copy() for _ in range(count - 1))]
+
+
+def unfinished(constraints: Sequence[Constraint] | None, made: Sequence[Sequence[Generation]]) -> Iterator[Event]:
+    """A warning where a constrained text reached its length before it was whole."""
+    cut = sum(each[0].ended == "length" for each in made) if constraints is not None else 0
+    if cut:
+        which = "the text" if len(made) == 1 else f"{cut} of {len(made)} texts"
+        yield Warn(f"{which} ended by length before the constraint was met: it is not whole. Give more --tokens")
 
 
 def _content(name: str) -> str:

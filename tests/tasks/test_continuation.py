@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 import torch
 import transformers as tf
@@ -11,9 +12,10 @@ import transformers as tf
 import conjure
 from conjure.codecs.tokenizer import train_bpe
 from conjure.core.errors import ConjureError
-from conjure.core.events import Delta
+from conjure.core.events import Delta, Warn
 from conjure.models.language import LanguageModel
 from conjure.tasks.make import plan
+from tests.models.public import gguf_writing
 from tests.models.public.references import randomised, saved
 from tests.tasks.small_models import TEMPLATE, decoder, encoder, marian, t5
 
@@ -66,11 +68,16 @@ def test_a_file_is_made_again_and_weights_are_passed_through(folder: Path) -> No
         document(folder, weights="fp64")
 
 
-def test_a_schema_is_kept_to_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
-    train_bpe(["the sea was red"], 258).save(folder)  # grammars need tokens that are bytes
+def byte_level(folder: Path) -> None:
+    """The same shape with tokens that are bytes, as grammars need them."""
+    train_bpe(["the sea was red"], 258).save(folder)
     sizes = {"vocab_size": 258, "bos_token_id": 0, "eos_token_id": 0}
     config = json.loads((folder / "config.json").read_text()) | sizes
     saved(randomised(tf.LlamaForCausalLM(tf.LlamaConfig(**config))), folder)
+
+
+def test_a_schema_is_kept_to_and_bad_ones_are_refused(folder: Path, tmp_path: Path) -> None:
+    byte_level(folder)
     assert document(folder, regex="(red|blue)", tokens=9)["written"] in ("red", "blue")
     (tmp_path / "enum.json").write_text('{"enum": [12, 34]}')
     assert json.loads(document(folder, schema=str(tmp_path / "enum.json"), tokens=9)["written"]) in (12, 34)
@@ -127,3 +134,44 @@ def test_an_unknown_family_names_the_nearest(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "lama"}))
     with pytest.raises(ConjureError, match="'lama' cannot be run yet"):
         plan("x", model=str(folder))
+
+
+def test_a_constrained_text_that_ends_too_early_is_said(folder: Path) -> None:
+    byte_level(folder)
+    said: list[str] = []
+    for tokens in (1, 40):
+        conjure.make(PROMPT, model=str(folder), tokens=tokens, seed=1, regex="(the sea){3}",
+                     on_event=lambda event: said.append(event.text) if isinstance(event, Warn) else None)
+    assert len(said) == 1 and "not whole" in said[0] and "--tokens" in said[0]
+
+
+def test_what_was_read_is_kept_and_gives_the_same_text(folder: Path, tmp_path: Path) -> None:
+    prompt, kept = "the sea was blue and red " * 8, tmp_path / "kept"
+    plain = str(conjure.make(prompt, model=str(folder), tokens=6, seed=1))
+    for weights in (None, "int8"):
+        first, again = (document(folder, prompt, tokens=6, weights=weights, prompt_cache=str(kept)) for _ in range(2))
+        assert first["text"] == again["text"]
+        assert first["text"] == plain or weights
+    assert len(list(kept.iterdir())) == 2, "a state for each type that the weights are held in"
+
+
+def test_a_gguf_file_writes_as_the_folder_it_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the tokenizer that the file itself holds."""
+    monkeypatch.setitem(gguf_writing.MODELS, "llama", ("Llama", {**gguf_writing.LL, "vocab_size": 300}))
+    network, tensors = gguf_writing.build("llama", tmp_path / "hub")
+    model = json.loads(train_bpe(["the sea was blue and the letter was red"] * 3, 270).backend.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].get)
+
+    def tokens(writer: gguf.GGUFWriter) -> None:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("gpt-2")
+        writer.add_token_list([*pieces, *(f"[{i}]" for i in range(len(pieces), 300))])
+        writer.add_token_types([1] * 300)
+        writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
+
+    path = gguf_writing.write(tmp_path / "m.gguf", "llama", network, tensors, more=tokens)
+    text = str(conjure.make(PROMPT, model=str(path), tokens=6, seed=1, temperature=0))
+    ours = conjure.load(path)
+    ids = torch.tensor([ours.tokenizer.encode(PROMPT, special=True)])
+    wanted = network.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)[0, ids.shape[1] :].tolist()
+    assert text == PROMPT + ours.tokenizer.decode(wanted)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError, suggest
-from conjure.models.checkpoint import Checkpoint, Tensors, misfits
+from conjure.models.checkpoint import Checkpoint, Tensors, misfits, shortened
 from conjure.models.public import decoders, encoders, pairs, towers
 from conjure.models.public.family import IGNORED, Family
 from conjure.models.public.gguf import GgufFile
@@ -131,8 +131,7 @@ def laid_out(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> Lo
     ignored = [name for name in disk.unused() if _matches(name, (*IGNORED, *family.ignore))]
     wrong = misfits(plan.wanted, {**plan.found, **{n: tensors.shape(n) for n in disk.unused() if n not in ignored}})
     if wrong:
-        more = f"\n  ... and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ConjureError(f"these files do not fit a {kind} of this config:\n  " + "\n  ".join(wrong[:SHOWN]) + more,
+        raise ConjureError(f"these files do not fit a {kind} of this config:\n  " + "\n  ".join(shortened(wrong)),
                            hint="the weights belong to another config.json, or the download is not whole")
     network.compute_dtype = dtype
     report = LoadReport(
