@@ -92,6 +92,14 @@ TABLE: tuple[Edge, ...] = (
         "draws what a text says",
     ),
     Edge(
+        ("text",),
+        "image",
+        "sample",
+        "conjure.tasks.gan:SampleGAN",
+        "",
+        "small pictures of a class, by a generator and its critic",
+    ),
+    Edge(
         ("image",),
         "image",
         "reconstruct",
