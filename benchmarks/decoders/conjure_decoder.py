@@ -16,7 +16,7 @@ def load(work: Work):  # type: ignore[no-untyped-def]
         os.environ["CONJURE_NATIVE"] = "0"
     from conjure.models.language import LanguageModel
 
-    return LanguageModel.load(work.folder, weights=weights).network  # type: ignore[arg-type]
+    return LanguageModel.load(work.folder, weights=weights).writer  # type: ignore[arg-type]
 
 
 @torch.inference_mode()

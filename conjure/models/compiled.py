@@ -8,7 +8,6 @@ Legend: B rows, T tokens, K key-value heads, S slots, C head width, V vocabulary
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -16,95 +15,45 @@ import torch
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError
+from conjure.models.decoder import FlatCache, Turns, check, embedding_scale, places, unknown
 from conjure.models.transformer import Attention, Block, Transformer, TransformerConfig
 from conjure.nn.feedforward import FeedForward
 from conjure.nn.native import structs
 from conjure.nn.native.build import native
-from conjure.nn.native.pack import LANES, Arena, Packed, Stored, forget, pack
+from conjure.nn.native.pack import LANES, Arena, Packed, Stored, forget, pack, trim
 from conjure.nn.norm import LayerNorm, RMSNorm
-from conjure.nn.position import Rope, alibi_slopes, rope_tables, sinusoid_table
+from conjure.nn.position import alibi_slopes
 from conjure.nn.quantised import QuantisedEmbedding, QuantisedLinear
 
 Weights = Literal["fp32", "bf16", "int8", "int4"]
 ROWS = 128
 """Tokens that go through the network together: a longer prompt is read in pieces."""
 
-_KNOWN = frozenset(
-    "vocab dim layers heads kv_heads head_dim hidden activation gated norm norm_eps norm_affine placement "
-    "final_norm parallel qkv_bias out_bias mlp_bias qk_norm rope rope_local positions positions_from "
-    "position_offset pad max_length alibi windows attention_scale scale_by_layer sinks embedding_scale "
-    "embedding_norm tie head_bias logit_scale logit_softcap attention_softcap ngram".split()
-)
 
-
-class CompiledCache:
-    """Keys and values as `step.cpp` keeps them: [layers, B, K, S/16, C, 16] and [layers, B, K, S, C padded to 16].
-
-    Rows are padded on the left as in `conjure.nn.cache.Cache`, which has the same methods.
-    """
+class CompiledCache(FlatCache):
+    """Keys and values as `step.cpp` keeps them: [L, B, K, S/16, C, 16] and [L, B, K, S, C padded to 16]."""
 
     def __init__(
         self, config: TransformerConfig, batch: int, capacity: int, padding: Sequence[int] | None, dtype: torch.dtype
     ) -> None:
-        slots, C = -(-max(capacity, 1) // LANES) * LANES, config.width
+        self.slots, C = -(-max(capacity, 1) // LANES) * LANES, config.width
         head = (config.layers, batch, config.key_heads)
-        self.keys = torch.zeros(*head, slots // LANES, C, LANES, dtype=dtype)
-        self.values = torch.zeros(*head, slots, -(-C // LANES) * LANES, dtype=dtype)
-        self.padding_B = torch.tensor(list(padding or [0] * batch))
-        assert self.padding_B.shape == (batch,), "one padding a row"
-        self.padded = bool(self.padding_B.any())
-        self.capacity, self.slots = capacity, slots
-        self.length = 0
-        """Slots in use."""
-        self.ids_BN: Tensor | None = None
-        """The ids so far, for networks whose embedding looks back; they keep it themselves."""
-
-    def positions(self, tokens: int) -> Tensor:
-        """Positions of the next `tokens` tokens, int64 `[T]`, or `[B, T]` where rows are padded (below 0: padding)."""
-        slots_T = torch.arange(self.length, self.length + tokens)
-        return slots_T - self.padding_B[:, None] if self.padded else slots_T
-
-    def advance(self, tokens: int) -> None:
-        """`tokens` more tokens are in."""
-        self.length += tokens
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only, in this order (a row may come twice)."""
-        index = torch.tensor(list(rows))
-        self.keys, self.values = self.keys.index_select(1, index), self.values.index_select(1, index)
-        self.padding_B = self.padding_B.index_select(0, index)
-        self.padded = bool(self.padding_B.any())
-        if self.ids_BN is not None:
-            self.ids_BN = self.ids_BN.index_select(0, index)
-
-    def truncate(self, length: int) -> None:
-        """Forget all but the first `length` slots."""
-        assert length <= self.length, "a cache cannot be truncated to more than it holds"
-        self.length = length
-        if self.ids_BN is not None:
-            self.ids_BN = self.ids_BN[:, :length]
+        keys = torch.zeros(*head, self.slots // LANES, C, LANES, dtype=dtype)
+        super().__init__(keys, torch.zeros(*head, self.slots, -(-C // LANES) * LANES, dtype=dtype), capacity, padding)
 
     def state(self) -> dict[str, Tensor]:
         """What is in use, as tensors by name, for `restore` into a new cache of the same network."""
-        tiles = -(-self.length // LANES)
-        tensors = {"padding": self.padding_B, "length": torch.tensor(self.length)}
-        tensors["packed_keys"] = self.keys[:, :, :, :tiles].contiguous()
-        tensors["packed_values"] = self.values[:, :, :, : self.length].contiguous()
-        return tensors if self.ids_BN is None else {**tensors, "ids": self.ids_BN.contiguous()}
+        keys = self.keys[:, :, :, : -(-self.length // LANES)].contiguous()
+        return self._state() | {
+            "packed_keys": keys, "packed_values": self.values[:, :, :, : self.length].contiguous()
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Fill an empty cache with what `state` gave; the capacity must hold it."""
-        length = int(state["length"])
-        if length > self.capacity:
-            raise ConjureError(f"the cache holds {self.capacity} tokens a row, what was stored has {length}")
-        if "packed_keys" not in state or state["packed_keys"].dtype != self.keys.dtype:
-            raise ConjureError(
-                "what was stored belongs to a network that runs in another way",
-                hint="store it again with the weights in the type that is used now",
-            )
-        self.padding_B, self.length, self.ids_BN = state["padding"], length, state.get("ids")
-        self.padded = bool(self.padding_B.any())
-        self.keys[:, :, :, : state["packed_keys"].shape[3]] = state["packed_keys"]
+        keys = state.get("packed_keys")
+        length = self._restore(state, keys is not None and keys.dtype == self.keys.dtype)
+        assert keys is not None
+        self.keys[:, :, :, : keys.shape[3]] = keys
         self.values[:, :, :, :length] = state["packed_values"]
 
 
@@ -125,7 +74,7 @@ class Compiled:
         library = native().library
         if (reason := self.supports(transformer.config)) or library is None:
             raise ConjureError(f"this network cannot run in compiled code: {reason}")
-        self.config = c = transformer.config
+        self.config = transformer.config
         self.threads = threads
         """Null is as many as PyTorch has."""
         self._pass = library.conjure_pass
@@ -133,26 +82,15 @@ class Compiled:
         self._fill: Callable[[str], object] | None = fill or (lambda name: None)
         self._cache_dtype = torch.float32 if weights == "fp32" else torch.float16
         self._ngram = transformer.ngram
-        dtype = transformer.embed.weight.dtype if isinstance(transformer.embed, nn.Embedding) else torch.float32
-        self._scale = float(torch.tensor(c.embedding_scale, dtype=dtype))
+        self._scale = embedding_scale(transformer)
         self._model = self._describe(transformer)
         self._fill = None  # and with it the transformer, whose file need not stay mapped
-        self._turns: dict[Rope, tuple[Tensor, Tensor]] = {}
+        self._turns = Turns()
 
     @staticmethod
     def supports(config: TransformerConfig) -> str:
         """Why a network of this shape cannot run in compiled code here; empty where it can."""
-        for field in dataclasses.fields(config):
-            if field.name not in _KNOWN and getattr(config, field.name) != field.default:
-                return f"{field.name} is not written in it"
-        if config.activation not in structs.ACTIVATIONS:
-            return f"the activation {config.activation} is not written in it"
-        if config.alibi == "falcon" or config.positions_from == "ids":
-            return "these positions are not written in it"
-        for rope in (config.rope, config.rope_local):
-            if rope is not None and rope.scaling is not None and rope.scaling.kind in ("dynamic", "longrope"):
-                return f"{rope.scaling.kind} rotary positions change with the length of the text"
-        return native().reason
+        return unknown(config) or native().reason
 
     def cache(self, batch: int, capacity: int, padding: Sequence[int] | None = None) -> CompiledCache:
         """An empty cache for `batch` rows of up to `capacity` tokens, `padding[b]` of which are padding on the left."""
@@ -161,24 +99,12 @@ class Compiled:
     def __call__(self, ids_BT: Tensor, *, cache: CompiledCache, last_only: bool = False) -> Tensor:
         """float32 logits `[B, 1, V]` (`last_only`) or `[B, T, V]` after these next ids of each row."""
         B, T = ids_BT.shape
-        self._check(ids_BT, cache)
+        check(ids_BT, cache, self.config)
         if B * T <= ROWS or T == 1:
             return self._run(ids_BT, cache, last_only, wanted=True)
         pieces = ids_BT.split(max(ROWS // B, 1), dim=1)
         ended = [self._run(p, cache, last_only, wanted=not last_only or p is pieces[-1]) for p in pieces]
         return ended[-1] if last_only else torch.cat(ended, dim=1)
-
-    def _check(self, ids_BT: Tensor, cache: CompiledCache) -> None:
-        end, c = cache.length + ids_BT.shape[1], self.config
-        if end > cache.capacity:
-            raise ConjureError(
-                f"the cache holds {cache.capacity} tokens a row, {end} were asked for", hint="ask for fewer tokens"
-            )
-        if 0 < c.max_length < end:
-            raise ConjureError(f"this model reads at most {c.max_length} tokens, got {end}")
-        low, high = (int(x) for x in ids_BT.aminmax()) if ids_BT.numel() > 1 else (int(ids_BT),) * 2
-        if low < 0 or high >= c.vocab:
-            raise ConjureError(f"ids: expected 0 to {c.vocab - 1}, got {low if low < 0 else high}")
 
     def _run(self, ids_BT: Tensor, cache: CompiledCache, last_only: bool, wanted: bool) -> Tensor:
         B, T = ids_BT.shape
@@ -189,7 +115,7 @@ class Compiled:
         )  # fmt: skip
         for number, rope in enumerate((self.config.rope, self.config.rope_local)):
             if rope is not None:
-                cos, sin = self._tables(rope, cache.slots)
+                cos, sin = self._turns(rope, cache.slots)
                 call.cos[number], call.sin[number] = cos.data_ptr(), sin.data_ptr()
                 call.rotated[number] = 2 * cos.shape[1]
         ids_BT = ids_BT.contiguous()
@@ -204,22 +130,6 @@ class Compiled:
         cache.advance(T)
         return logits
 
-    def _tables(self, rope: Rope, slots: int) -> tuple[Tensor, Tensor]:
-        found = self._turns.get(rope)
-        if found is None or len(found[0]) < slots:
-            cos, sin = rope_tables(torch.arange(slots), rope)
-            found = self._turns[rope] = cos.contiguous(), sin.contiguous()
-        return found
-
-    def _places(self, transformer: Transformer) -> Tensor | None:
-        c = self.config
-        if transformer.place is not None:
-            return transformer.place.weight[c.position_offset :]
-        if c.positions == "none":
-            return None
-        rows = c.max_length + c.position_offset
-        return sinusoid_table(rows, c.dim, spacing=int(c.positions == "sinusoid_spaced"))[c.position_offset :]
-
     def _describe(self, transformer: Transformer) -> structs.Model:
         c, p = self.config, self._packer
         layers = (structs.Layer * c.layers)(*[self._layer(transformer, i) for i in range(c.layers)])
@@ -233,7 +143,7 @@ class Compiled:
         final = p.norm(transformer.norm, c.logit_scale, c.dim)
         return structs.Model(
             embed=embed, head=head, embed_norm=p.norm(transformer.norm_embedding), final_norm=final,
-            place=p.pointer(self._places(transformer)), layers=layers,
+            place=p.pointer(places(transformer)), layers=layers,
             count=c.layers, dim=c.dim, heads=c.heads, key_heads=c.key_heads, width=c.width, hidden=c.feedforward,
             activation=structs.ACTIVATIONS[c.activation], parallel=c.parallel != "none",
             interleaved=c.rope is not None and c.rope.interleaved,
@@ -297,6 +207,7 @@ class _Packer:
         packed = [pack(part, kind, self.arena, own) for part, own in zip(parts, biases)]
         self.kept += packed
         forget(taken)
+        trim()
         return [part.matrix() for part in packed]
 
     def norm(self, module: nn.Module | None, scale: float = 1.0, dim: int = 0) -> structs.Norm:

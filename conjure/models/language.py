@@ -24,6 +24,7 @@ from conjure.decoding.generate import Decoding, Generation, Network, generate
 from conjure.models import sentence
 from conjure.models.checkpoint import Checkpoint
 from conjure.models.compiled import Compiled
+from conjure.models.eager import Eager
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.folder import FORMAT
 from conjure.models.headed import Headed
@@ -297,17 +298,18 @@ class LanguageModel:
     @functools.cached_property
     def writer(self) -> Network:
         """The network that decodes. Of small models a second, compiled copy; models loaded with `weights` are compiled
-        in place, wherever the compiled core can run them."""
+        in place. Where nothing can be compiled, the same weights in a lean loop, for the networks that this knows."""
         network = self.network
-        if isinstance(network, Transformer) and not Compiled.supports(network.config):
-            parameters = list(network.parameters())
-            plain = all(p.is_cpu and p.is_floating_point() for p in parameters)
-            if plain and sum(p.numel() for p in parameters) <= COPIED:
-                return cast("Network", Compiled(copy.deepcopy(network), "fp32"))
-        return cast("Network", network)
+        if not isinstance(network, Transformer):
+            return cast("Network", network)
+        parameters = list(network.parameters())
+        plain = all(p.is_cpu and p.is_floating_point() for p in parameters)
+        if plain and sum(p.numel() for p in parameters) <= COPIED and not Compiled.supports(network.config):
+            return cast("Network", Compiled(copy.deepcopy(network), "fp32"))
+        return cast("Network", network if Eager.supports(network) else Eager(network))
 
     def writer_for(self, decoding: Decoding) -> Network:
-        """The network that decodes so: contrastive search looks at hidden states, which compiled code does not give."""
+        """The network that decodes so: contrastive search looks at hidden states, which the lean ones do not give."""
         return cast("Network", self.network) if decoding.contrastive_alpha > 0 else self.writer
 
     @property

@@ -55,13 +55,26 @@ def unpack_w8a8(packed: Any) -> tuple[Tensor, Tensor]:
     return whole.int_repr(), whole.q_per_channel_scales().half()[:, None]
 
 
+def _w8a8_product(x_MI: Tensor, step: float, packed: Any) -> Tensor:
+    """With x rounded to multiples of `step`."""
+    product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default  # not every build has it
+    return product(x_MI, step, _levels(), packed)
+
+
 def multiply_w8a8(x_MI: Tensor, packed: Any) -> Tensor:
     """float32 `[M, O]`. Every row of x has its own scale, so it gives the same alone and among others, bit for bit;
     PyTorch's `linear_dynamic` takes one scale for all, which costs small rows next to large ones their digits."""
-    levels = _levels()
     largest_M1 = x_MI.abs().amax(-1, keepdim=True).clamp_min_(1e-30)
-    product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
-    return product((x_MI / largest_M1).float(), 1 / levels, levels, packed).mul_(largest_M1.float())
+    return _w8a8_product((x_MI / largest_M1).float(), 1 / _levels(), packed).mul_(largest_M1.float())
+
+
+def multiply_w8a8_row(x_1I: Tensor, packed: Any) -> Tensor:
+    """The same float32 `[1, O]` for a single row, whose scale may be a number of Python's: two calls instead of five.
+
+    PyTorch's `linear_dynamic` is one call, but never lets a step be below 6e-5, which costs small rows their digits.
+    """
+    largest = max(1e-30, torch.linalg.vector_norm(x_1I, torch.inf).item())  # 1e-30 where it is no number
+    return _w8a8_product(x_1I, largest / _levels(), packed)
 
 
 @functools.cache
@@ -101,7 +114,8 @@ class Int4:
     def product(self, x_MI: Tensor) -> Tensor:
         """bfloat16 `[M, O]`"""
         group = x_MI.shape[-1] // self.scale.shape[0]
-        return _int4_product(x_MI.bfloat16(), self.q, group, self.scale)[..., : self.outputs]
+        y_MP = _int4_product(x_MI.bfloat16(), self.q, group, self.scale)
+        return y_MP if y_MP.shape[1] == self.outputs else y_MP[:, : self.outputs]
 
     def product_of_many(self, x_MI: Tensor) -> Tensor:
         """The same `[M, O]` in the type of x, restoring some blocks at a time: faster where M is large."""
@@ -191,15 +205,20 @@ class Choice:
     int4: Route
     many: int
     """From so many rows of activations on, restoring parts of a matrix beats the int4 kernel."""
+    little: int = 0
+    """Up to so many values of a matrix, `int8` beats `w8a8` for a row, though that may be faster for large ones."""
 
 
-KEYS = ["w8a8_row", "w8a8_rows", "int8_row", "int8_rows", "int4_row", "int4_rows", "int4_restored_rows", "fp32_rows"]
+KEYS = [
+    "w8a8_call", "w8a8_row", "w8a8_rows", "int8_row", "int8_rows", "int4_row", "int4_rows", "int4_restored_rows",
+    "fp32_rows",
+]  # fmt: skip
 _I, _O, _M = 1024, 4096, 64
 
 
 def kernel_speeds() -> dict[str, float]:
-    """Microseconds of each kernel with a [4096, 1024] matrix and 1 or 64 rows, infinity where it is missing; measured
-    once on this machine and remembered."""
+    """Microseconds of each kernel with a [4096, 1024] matrix and 1 or 64 rows, and of a call with a tiny one; infinity
+    where it is missing. Measured once on this machine and remembered."""
     return remembered("kernels", KEYS, _measure)
 
 
@@ -211,13 +230,18 @@ def choice(speeds: dict[str, float] | None = None) -> Choice:
         # A token a time is what is waited for most; a prompt of 64 rows counts as eight of them.
         cost = {name: speeds[f"{name}_row"] + speeds[f"{name}_rows"] / 8 for name in ("w8a8", "int8")}
         int8 = "w8a8" if cost["w8a8"] <= cost["int8"] else "int8"
+    little = 0
+    if int8 == "w8a8" and speeds["int8_row"] > speeds["w8a8_row"] > speeds["w8a8_call"]:
+        # Both grow with the matrix, one of them from 0, the other from what a call costs.
+        saved = speeds["int8_row"] - (speeds["w8a8_row"] - speeds["w8a8_call"])
+        little = round(speeds["w8a8_call"] / saved * _O * _I) if not math.isinf(saved) else 0
     if math.isinf(speeds["int4_row"]):
-        return Choice(int8, "restore", 1)
+        return Choice(int8, "restore", 1, little)
     # The kernel's time grows with the rows; restoring costs the same for any number, and a float product after it.
     a_row, a_float_row = (speeds["int4_rows"] - speeds["int4_row"]) / (_M - 1), speeds["fp32_rows"] / _M
     restoring = max(speeds["int4_restored_rows"] - speeds["fp32_rows"], 0.0)
     many = restoring / (a_row - a_float_row) if a_row > a_float_row else math.inf
-    return Choice(int8, "int4", round(min(max(many, 8), 4096)))
+    return Choice(int8, "int4", round(min(max(many, 8), 4096)), little)
 
 
 @torch.inference_mode()
@@ -230,8 +254,10 @@ def _measure() -> dict[str, float]:
     scale_O1 = torch.ones(_O, 1)
     if available("w8a8"):
         packed = pack_w8a8(q_OI, scale_O1)
-        speeds["w8a8_row"] = quickest(lambda: multiply_w8a8(x_MI[:1], packed))
+        speeds["w8a8_row"] = quickest(lambda: multiply_w8a8_row(x_MI[:1], packed))
         speeds["w8a8_rows"] = quickest(lambda: multiply_w8a8(x_MI, packed), 3)
+        tiny, x_1I = pack_w8a8(q_OI[:BLOCK, :BLOCK].contiguous(), scale_O1[:BLOCK]), x_MI[:1, :BLOCK].contiguous()
+        speeds["w8a8_call"] = quickest(lambda: multiply_w8a8_row(x_1I, tiny), 50)
     if available("int8"):
         speeds["int8_row"] = quickest(lambda: multiply_int8(x_MI[:1], q_OI, scale_O1[:, 0]))
         speeds["int8_rows"] = quickest(lambda: multiply_int8(x_MI, q_OI, scale_O1[:, 0]), 2)

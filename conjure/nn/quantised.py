@@ -49,7 +49,7 @@ class QuantisedLinear(nn.Module):
         self.register_buffer("bias", torch.zeros(outputs) if bias else None)
         self.route: Route = "restore"
         self.many = _MANY
-        self._packed: Any = None
+        self.packed: Any = None
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, {self.weights}, {self.route}"
@@ -57,7 +57,7 @@ class QuantisedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[..., I] -> [..., O]`"""
         if self.route == "restore" or (torch.is_grad_enabled() and x.requires_grad):
-            y = self._by_parts(x)
+            y = self.by_parts(x)
         else:
             y_NO = self._product(x.reshape(-1, self.in_features))
             y = y_NO.to(x.dtype).view(*x.shape[:-1], self.out_features)
@@ -65,23 +65,23 @@ class QuantisedLinear(nn.Module):
 
     def _product(self, x_NI: Tensor) -> Tensor:
         if self.route == "w8a8":
-            return packed.multiply_w8a8(x_NI, self._packed)
+            return packed.multiply_w8a8(x_NI, self.packed)
         if self.route == "int4":
-            return self._packed.product(x_NI) if len(x_NI) < self.many else self._packed.product_of_many(x_NI)
+            return self.packed.product(x_NI) if len(x_NI) < self.many else self.packed.product_of_many(x_NI)
         if len(x_NI) >= self.many:
-            return self._by_parts(x_NI)
+            return self.by_parts(x_NI)
         q, scale = self.stored()
         return packed.multiply_int8(x_NI, q, scale[:, 0])
 
-    def _by_parts(self, x: Tensor) -> Tensor:
+    def by_parts(self, x: Tensor) -> Tensor:
         q, scale = self.stored()
         parts = parts_of(self.out_features, self.in_features)
         return torch.cat([F.linear(x, restored(q[i:j], scale[i:j], x.dtype)) for i, j in parts], dim=-1)
 
     def rows(self, index: Tensor) -> Tensor:
         """Rows of the matrix, `[...] -> [..., I]` float32; not of one that lies in fbgemm's form."""
-        if isinstance(self._packed, packed.Int4):
-            return self._packed.rows(index.flatten()).view(*index.shape, -1)
+        if isinstance(self.packed, packed.Int4):
+            return self.packed.rows(index.flatten()).view(*index.shape, -1)
         assert self.q is not None and self.scale is not None, "tables of rows are not packed for w8a8"
         return restored(F.embedding(index, self.q), F.embedding(index, self.scale))
 
@@ -94,25 +94,25 @@ class QuantisedLinear(nn.Module):
         """(q, scale) in the stored form; a copy where the matrix is packed."""
         if self.q is not None and self.scale is not None:
             return self.q, self.scale
-        return packed.unpack_int4(self._packed) if self.route == "int4" else packed.unpack_w8a8(self._packed)
+        return packed.unpack_int4(self.packed) if self.route == "int4" else packed.unpack_w8a8(self.packed)
 
     def use(self, route: Route, many: int = _MANY) -> None:
         """Put the matrix into the form that this kernel reads, or back (`restore`). Where the kernel cannot take the
         matrix (other groups, sizes or device), it stays as it is stored."""
         if self.q is None:
             self.q, self.scale = self.stored()
-        self.route, self.many, self._packed = "restore", many, None
+        self.route, self.many, self.packed = "restore", many, None
         assert self.q is not None and self.scale is not None
         if route == "restore" or self.q.device.type != "cpu" or not self._fits(route):
             return
         if route == "int4":
-            self._packed = packed.pack_int4(self.q, self.scale)
+            self.packed = packed.pack_int4(self.q, self.scale)
         elif route == "w8a8":
-            self._packed = packed.pack_w8a8(self.q, self.scale)
+            self.packed = packed.pack_w8a8(self.q, self.scale)
         elif not packed.readable(self.q):
             self.q = self.q.clone(memory_format=torch.contiguous_format)
         self.route = route
-        if self._packed is not None:
+        if self.packed is not None:
             self.q = self.scale = None
 
     def _fits(self, route: Route) -> bool:

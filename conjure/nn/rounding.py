@@ -82,13 +82,23 @@ def nearest(values: Tensor, scale: Tensor, weights: Weights) -> Tensor:
 def _eight_bits(scale: Tensor) -> Tensor:
     """Rounded to what float16 and bfloat16 both hold; never to 0 what is not."""
     if not bool(torch.isfinite(scale).all()):
-        raise ConjureError("a matrix holds values that are no finite numbers", hint="are these weights trained?")
+        raise not_finite()
     least = torch.finfo(torch.float16).smallest_normal * 2.0**-10
     held = scale.bfloat16().half().float()
     held = torch.where((held == 0) & (scale != 0), torch.copysign(torch.full_like(scale, least), scale), held)
     if not bool(torch.isfinite(held).all()):
-        raise ConjureError("a matrix holds values too large for float16 scales", hint="keep it in float32: skip=")
+        raise too_large()
     return held
+
+
+def not_finite() -> ConjureError:
+    """What is said of a matrix that cannot be rounded."""
+    return ConjureError("a matrix holds values that are no finite numbers", hint="are these weights trained?")
+
+
+def too_large() -> ConjureError:
+    """What is said of a matrix whose scales float16 does not hold."""
+    return ConjureError("a matrix holds values too large for float16 scales", hint="keep it in float32: skip=")
 
 
 def stored(integers_OI: Tensor, weights: Weights) -> Tensor:

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from conjure.nn import packed
-from conjure.nn.packed import KEYS, available, choice, multiply_int8, multiply_w8a8, pack_int4, pack_w8a8
+from conjure.nn.packed import (
+    KEYS,
+    available,
+    choice,
+    multiply_int8,
+    multiply_w8a8,
+    multiply_w8a8_row,
+    pack_int4,
+    pack_w8a8,
+)  # fmt: skip
 from conjure.nn.rounding import restored, rounded
 
 DRAW = torch.Generator().manual_seed(0)
@@ -48,6 +57,10 @@ def test_w8a8_differs_by_what_rounding_the_activations_may_cost() -> None:
     alone = torch.cat([multiply_w8a8(row, held) for row in x_MI.split(1)])
     assert torch.equal(alone, got)
     assert not multiply_w8a8(torch.zeros(1, 64), held).any()
+    rows = torch.cat([multiply_w8a8_row(row, held) for row in x_MI.split(1)])
+    assert ((rows - x_MI @ whole.T).abs() <= step_M1 / 2 * whole.abs().sum(1) * (1 + 1e-4)).all()
+    assert not multiply_w8a8_row(torch.zeros(1, 64), held).any()
+    assert multiply_w8a8_row(torch.full((1, 64), torch.nan), held).shape == (1, 40)
     back = packed.unpack_w8a8(held)
     assert torch.equal(back[0], q) and torch.equal(back[1], scale)
 
@@ -80,6 +93,9 @@ def test_the_choice_follows_the_speeds() -> None:
     assert choice(speeds).int8 == "int8"
     speeds |= {"w8a8_row": 12.0, "w8a8_rows": 100.0}
     assert choice(speeds).int8 == "w8a8"
+    assert choice(speeds).little == 0
+    # A call costs 4 of these 12, and the kernel that costs nothing to call takes twice as long for what is left.
+    assert choice(speeds | {"w8a8_call": 4.0, "int8_row": 16.0}).little == 4096 * 1024 // 2
     speeds |= {"w8a8_row": 200.0}
     assert choice(speeds).int8 == "int8"
     # 20 us a row in the kernel, 10 in float after 400 us of restoring: even at 40 rows.

@@ -180,9 +180,9 @@ def test_no_float_matrix_and_no_second_copy_remains() -> None:
         assert not [p for p in network.parameters() if p.dim() > 1]
         prepare(network, KERNELS)
         for module in matrices:
-            assert (module._packed is None) == (module.q is not None)
-            if isinstance(module._packed, packed.Int4):
-                assert module._packed.q.nbytes <= (module.out_features + 63) * module.in_features / 2
+            assert (module.packed is None) == (module.q is not None)
+            if isinstance(module.packed, packed.Int4):
+                assert module.packed.q.nbytes <= (module.out_features + 63) * module.in_features / 2
 
 
 @pytest.mark.parametrize("calibration", [None, [IDS]])

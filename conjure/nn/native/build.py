@@ -103,7 +103,7 @@ def _compile(command: str, to: Path) -> str:
 
 def _digest(command: str) -> str:
     """Of all that decides what comes out: the source, this file with its flags, the compiler, the processor."""
-    texts = [SOURCE, SOURCE.with_name("products.h"), Path(__file__)]
+    texts = [SOURCE, *sorted(SOURCE.parent.glob("*.h")), Path(__file__)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in texts))
     real = Path(os.path.realpath(command))
     stat = real.stat()

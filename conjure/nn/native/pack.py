@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conjure.core.errors import ConjureError
-from conjure.nn.native.structs import KINDS, Matrix
-from conjure.nn.rounding import rounded
+from conjure.nn.native.build import native
+from conjure.nn.native.structs import KINDS, TYPES, Matrix, Source
+from conjure.nn.rounding import CLIPS, not_finite, too_large
 
 LANES, GROUP = 16, 32
 MAPPED = 2**26
@@ -55,14 +56,17 @@ class Arena:
 
 
 def forget(tensor: Tensor) -> None:
-    """Tells the system that this memory is not needed soon: what is mapped from a file leaves the memory, and so does
-    what the allocator keeps of pieces in the making."""
-    if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)
+    """Tells the system that this memory is not needed soon: what is mapped from a file leaves the memory."""
     begin, page = tensor.data_ptr(), mmap.PAGESIZE
     size = tensor.numel() * tensor.element_size() - (-begin % page)
     if sys.platform == "linux" and size >= page:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(begin + -begin % page), ctypes.c_size_t(size // page * page), PAGEOUT)
+
+
+def trim() -> None:
+    """Gives the system back what the allocator keeps of pieces in the making."""
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass(frozen=True)
@@ -101,47 +105,56 @@ class Packed:
 
 
 def pack(weight: Tensor | Stored, kind: str, arena: Arena, bias: Tensor | None = None) -> Packed:
-    """A float matrix `[N, K]` or a stored one, whose kind must then be `kind`."""
-    rows = len(weight.q if isinstance(weight, Stored) else weight)
-    cols = weight.inputs if isinstance(weight, Stored) else weight.shape[1]
+    """A float matrix `[N, K]` or a stored one, whose kind must then be `kind`. Floats are rounded to nearest, as
+    `conjure.nn.rounding.rounded` does with groups of 32; the same `ConjureError`s."""
+    rows, cols = (len(weight.q), weight.inputs) if isinstance(weight, Stored) else weight.shape
     values, scales = bytes_of(rows, cols, kind)
-    data, scale = arena.take(values), arena.take(scales) if scales else None
+    data, scale = arena.take(values), arena.take(scales)
+    filled = -(-rows // LANES) * LANES
+    library = native().library
     step = max(PIECE // max(cols, 1) // LANES, 1) * LANES
-    per = values // (-(-rows // LANES) * LANES)
     for at in range(0, rows, step):
-        part, scale_part = _piece(weight, kind, at, min(at + step, rows))
-        data[at * per : at * per + part.numel() * part.element_size()] = part.reshape(-1).view(torch.uint8)
-        if scale is not None and scale_part is not None:
-            begin = at * scales // (-(-rows // LANES) * LANES)
-            scale[begin : begin + 2 * scale_part.numel()] = scale_part.reshape(-1).view(torch.uint8)
-        if isinstance(weight, Tensor):
+        data_part = data[at * values // filled : (at + step) * values // filled]
+        scale_part = scale[at * scales // filled : (at + step) * scales // filled]
+        if isinstance(weight, Stored):
+            _arrange(weight, at, min(at + step, rows), data_part, scale_part)
+        else:
+            assert library is not None, "what is packed from floats is read by compiled code"
+            _round(library, weight[at : at + step].detach(), kind, data_part, scale_part)
             forget(weight[at : at + step])
     if bias is not None:
         bias = F.pad(bias.float(), (0, -rows % LANES)).contiguous()
-    return Packed(kind, rows, cols, data, scale, bias)
+    return Packed(kind, rows, cols, data, scale if scales else None, bias)
 
 
-def _piece(weight: Tensor | Stored, kind: str, begin: int, end: int) -> tuple[Tensor, Tensor | None]:
-    if kind in ("fp32", "bf16"):
-        assert isinstance(weight, Tensor), "a matrix of small integers stays in them"
-        w_NK = F.pad(weight[begin:end], (0, -weight.shape[1] % GROUP, 0, (begin - end) % LANES))
-        pairs = w_NK.float() if kind == "fp32" else w_NK.bfloat16().contiguous().view(torch.int32)
-        return pairs.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous(), None
-    if isinstance(weight, Tensor):
-        q, scale_NG = rounded(
-            F.pad(weight[begin:end], (0, -weight.shape[1] % GROUP)), "int8" if kind == "int8" else "int4"
-        )
-    else:
-        q = F.pad(weight.q[begin:end], (0, -weight.inputs % GROUP * weight.q.shape[1] // weight.inputs))
-        scale_NG = _by_32(weight.scale[begin:end], weight.inputs)
-    unsigned = torch.stack([q & 15, q >> 4], dim=-1).flatten(1) if kind == "int4" else q.view(torch.uint8) ^ 0x80
+def _round(library: ctypes.CDLL, part: Tensor, kind: str, data: Tensor, scale: Tensor) -> None:
+    """Some rows of floats, in compiled code."""
+    if part.dtype not in TYPES or part.stride(1) != 1:
+        part = part.float().contiguous()
+    clips = (ctypes.c_float * len(CLIPS))(*[-clip / 8 for clip in CLIPS])
+    source = Source(
+        values=part.data_ptr(), data=data.data_ptr(), scale=scale.data_ptr(), clips=clips, stride=part.stride(0),
+        kind=KINDS[kind], type=TYPES[part.dtype], rows=len(part), cols=part.shape[1], clip_count=len(CLIPS),
+    )  # fmt: skip
+    trouble = library.conjure_pack(source, torch.get_num_threads())
+    if trouble:
+        raise not_finite() if trouble == 1 else too_large()
+
+
+def _arrange(weight: Stored, begin: int, end: int, data: Tensor, scale: Tensor) -> None:
+    """Some rows of small integers."""
+    q = F.pad(weight.q[begin:end], (0, -weight.inputs % GROUP * weight.q.shape[1] // weight.inputs))
+    scale_NG = _by_32(weight.scale[begin:end], weight.inputs)
+    four = weight.kind == "int4"
+    unsigned = torch.stack([q & 15, q >> 4], dim=-1).flatten(1) if four else q.view(torch.uint8) ^ 0x80
     unsigned = F.pad(unsigned, (0, 0, 0, -len(q) % LANES))
     scale_NG = F.pad(scale_NG.half(), (0, 0, 0, -len(scale_NG) % LANES))
-    if kind == "int4":
+    if four:
         halves = unsigned.view(len(unsigned), -1, 2, LANES)
         unsigned = halves[:, :, 0] | halves[:, :, 1] << 4
     fours = unsigned.contiguous().view(torch.int32).view(len(unsigned) // LANES, LANES, -1)
-    return fours.transpose(1, 2).contiguous(), scale_NG.unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+    data.copy_(fours.transpose(1, 2).reshape(-1).view(torch.uint8))
+    scale.copy_(scale_NG.unflatten(0, (-1, LANES)).transpose(1, 2).reshape(-1).view(torch.uint8))
 
 
 def _by_32(scale_NG: Tensor, inputs: int) -> Tensor:

@@ -179,33 +179,38 @@ struct ReadBF16 {
     }
 };
 
+constexpr int AHEAD = 2048;  // bytes that are asked for before they are read
+
 // y[r][16 n + lane] (+)= sum over k of w[n][k][lane] * x[r][k]; `stride` bytes lead to the next k, `apart` to n + 1
 template <class Read, int R, int N>
 inline void dots(
     const uint8_t* w, size_t stride, size_t apart, int steps, const float* x, int xs, float* y, int ys, bool more) {
-    constexpr int S = Read::steps, U = R * N * S >= 4 ? 1 : 4 / (R * N * S);
-    vf acc[U][N][R] = {};
+    // A sum waits for the one before it: a single row needs many at a time, and one for each half of a pair
+    constexpr int S = Read::steps, P = R == 1 && N <= 2 ? S : 1, U = R * N >= 4 ? 1 : 4 / (R * N);
+    vf acc[U][N][R][P] = {};
     int k = 0;
     for (; k + U <= steps; k += U)
         for (int u = 0; u < U; u++)
             for (int n = 0; n < N; n++) {
                 vf v[S];
-                Read::get(w + n * apart + (k + u) * stride, v);
+                const uint8_t* at = w + n * apart + (k + u) * stride;
+                Read::get(at, v);
+                if (R == 1) __builtin_prefetch(at + AHEAD);
                 for (int s = 0; s < S; s++)
-                    for (int r = 0; r < R; r++) acc[u][n][r] += v[s] * x[r * xs + (k + u) * S + s];
+                    for (int r = 0; r < R; r++) acc[u][n][r][s % P] += v[s] * x[r * xs + (k + u) * S + s];
             }
     for (; k < steps; k++)
         for (int n = 0; n < N; n++) {
             vf v[S];
             Read::get(w + n * apart + k * stride, v);
             for (int s = 0; s < S; s++)
-                for (int r = 0; r < R; r++) acc[0][n][r] += v[s] * x[r * xs + k * S + s];
+                for (int r = 0; r < R; r++) acc[0][n][r][s % P] += v[s] * x[r * xs + k * S + s];
         }
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) {
-            for (int u = 1; u < U; u++) acc[0][n][r] += acc[u][n][r];
+            for (int i = 1; i < U * P; i++) acc[0][n][r][0] += acc[i / P][n][r][i % P];
             float* at = y + r * ys + LANES * n;
-            store(at, more ? load<vf>(at) + acc[0][n][r] : acc[0][n][r]);
+            store(at, more ? load<vf>(at) + acc[0][n][r][0] : acc[0][n][r][0]);
         }
 }
 
@@ -279,7 +284,11 @@ void product(const Matrix& m, int tile, int count, const Rows& a, int rows, floa
         if (m.kind == FP32) dense<ReadF32, BLOCK>(m, tile, a, rows, y, ys, 4);
         else dense<ReadBF16, BLOCK>(m, tile, a, rows, y, ys, 2);
     } else {
-        for (int n = 0; n < count; n++)
+        int n = 0;
+        for (; rows == 1 && n + 2 <= count; n += 2)
+            if (m.kind == FP32) dense<ReadF32, 2>(m, tile + n, a, rows, y + LANES * n, ys, 4);
+            else dense<ReadBF16, 2>(m, tile + n, a, rows, y + LANES * n, ys, 2);
+        for (; n < count; n++)
             if (m.kind == FP32) dense<ReadF32, 1>(m, tile + n, a, rows, y + LANES * n, ys, 4);
             else dense<ReadBF16, 1>(m, tile + n, a, rows, y + LANES * n, ys, 2);
     }

@@ -22,6 +22,7 @@
 #include <vector>
 #include <unistd.h>
 
+#include "packing.h"
 #include "products.h"
 
 struct Norm {
@@ -514,7 +515,7 @@ int conjure_lanes(void) {
 }
 
 size_t conjure_sizes(int which) {
-    const size_t sizes[] = {sizeof(Matrix), sizeof(Norm), sizeof(Layer), sizeof(Model), sizeof(Call)};
+    const size_t sizes[] = {sizeof(Matrix), sizeof(Norm), sizeof(Layer), sizeof(Model), sizeof(Call), sizeof(Source)};
     return sizes[which];
 }
 
@@ -545,6 +546,22 @@ void conjure_product(const Matrix* matrix, const float* x, float* y, int rows, i
             store(single.y + (size_t)r * padded(m.rows, LANES) + column, y);
         });
     });
+}
+
+// Packs what `source` says; 0, or what is wrong with its values (`Trouble`)
+int conjure_pack(const Source* source, int threads) {
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    awake();
+    static std::atomic<int> trouble;
+    static const Source* given;
+    trouble = FINE, given = source;
+    pool->run(threads, [](int) {
+        share(padded(given->rows, LANES) / LANES, 1, [](int from, int end) {
+            for (int tile = from; tile < end && !trouble; tile++)
+                if (Trouble found = pack_tile(*given, tile)) trouble = found;
+        });
+    });
+    return trouble;
 }
 
 void conjure_row(const Matrix* matrix, int64_t row, float* x) { embed(*matrix, row, x); }

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_size_t, c_void_p
 
+import torch
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 KINDS = {"fp32": 0, "bf16": 1, "int8": 2, "int4": 3}
 NORMS = {"none": 0, "rms": 1, "layer": 2}
 ACTIVATIONS = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "quick_gelu": 3, "relu": 4, "relu2": 5}
@@ -66,6 +69,15 @@ class Call(Structure):
     ]
 
 
+class Source(Structure):
+    _fields_ = [
+        *[(name, c_void_p) for name in ("values", "data", "scale")],
+        ("clips", POINTER(c_float)),
+        ("stride", c_int64),
+        *_integers("kind", "type", "rows", "cols", "clip_count", "unused"),
+    ]
+
+
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """Tells ctypes what the functions take."""
     library.conjure_pass.argtypes = [POINTER(Model), POINTER(Call)]
@@ -74,8 +86,10 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.conjure_product.restype = None
     library.conjure_row.argtypes = [POINTER(Matrix), c_int64, c_void_p]
     library.conjure_row.restype = None
+    library.conjure_pack.argtypes = [POINTER(Source), c_int32]
+    library.conjure_pack.restype = c_int32
     library.conjure_sizes.argtypes = [c_int32]
     library.conjure_sizes.restype = c_size_t
-    for number, kind in enumerate((Matrix, Norm, Layer, Model, Call)):
+    for number, kind in enumerate((Matrix, Norm, Layer, Model, Call, Source)):
         assert library.conjure_sizes(number) == ctypes.sizeof(kind), f"{kind.__name__} differs from step.cpp"
     return library

@@ -6,6 +6,7 @@ import ctypes
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,11 +59,11 @@ def product(packed: Packed, x: Tensor, threads: int) -> Tensor:
 @pytest.mark.parametrize(("rows", "cols"), [(16, 32), (50, 96), (37, 70), (200, 640)])
 def test_products_and_rows(kind: str, rows: int, cols: int, random: torch.Generator) -> None:
     weight = torch.randn(rows, cols, generator=random)
-    packed = pack(weight, kind, Arena())
     library = native().library
-    if library is None:  # no compiler on this machine: what is packed has its size all the same
-        assert packed.data.numel() == bytes_of(rows, cols, kind)[0]
-        return
+    if library is None:
+        return  # nothing reads what is packed then, and nothing packs it
+    packed = pack(weight, kind, Arena())
+    assert packed.data.numel() == bytes_of(rows, cols, kind)[0]
     reference = meant(weight, kind)
     for count in (1, 2, 3, 8, 15, 33):
         x = torch.randn(count, cols, generator=random)
@@ -97,12 +98,44 @@ def test_groups_that_are_too_small_are_refused() -> None:
         pack(stored, "int8", Arena())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_floats_are_rounded_as_elsewhere_bit_for_bit(kind: Any, dtype: torch.dtype, random: torch.Generator) -> None:
+    if native().library is None:
+        return
+    spread = torch.logspace(-9, 3, 150)[:, None]  # scales from below what float16 holds
+    for cols in (96, 70):
+        weight = (torch.randn(150, cols, generator=random) * spread).to(dtype)
+        weight[::7, 5:40] = 0
+        padded = torch.nn.functional.pad(weight, (0, -cols % 32))
+        wanted = pack(Stored(*rounded(padded, kind), kind), kind, Arena())
+        for given in (weight, torch.cat([weight, weight], dim=1)[:, :cols], weight.T.contiguous().T):
+            got = pack(given, kind, Arena())
+            assert got.scale is not None and wanted.scale is not None
+            assert torch.equal(got.scale, wanted.scale) and torch.equal(got.data, wanted.data)
+
+
+def test_what_cannot_be_rounded_is_said(random: torch.Generator) -> None:
+    if native().library is None:
+        return
+    weight = torch.randn(40, 64, generator=random)
+    for wrong, words in ((torch.nan, "finite numbers"), (torch.inf, "finite numbers"), (-1e38, "too large")):
+        weight[33, 50] = wrong
+        for kind in ("int8", "int4"):
+            with pytest.raises(ConjureError, match=words):
+                pack(weight, kind, Arena())
+
+
 def test_pieces_are_packed_like_the_whole(monkeypatch: pytest.MonkeyPatch, random: torch.Generator) -> None:
     weight = torch.randn(70, 64, generator=random)
-    for kind in KINDS:
-        whole = pack(weight, kind, Arena())
+    stored = [Stored(*rounded(weight, kind), kind) for kind in ("int8", "int4")]  # type: ignore[arg-type]
+    given: list[tuple[Tensor | Stored, str]] = [(each, each.kind) for each in stored]
+    if native().library is not None:
+        given += [(weight, kind) for kind in KINDS]
+    for each, kind in given:
+        whole = pack(each, kind, Arena())
         monkeypatch.setattr("conjure.nn.native.pack.PIECE", 64 * 16)
-        parts = pack(weight, kind, Arena())
+        parts = pack(each, kind, Arena())
         monkeypatch.undo()
         assert torch.equal(whole.data, parts.data)
         if whole.scale is not None and parts.scale is not None:
