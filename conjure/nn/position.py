@@ -18,7 +18,8 @@ from conjure.nn.rope_scaling import RopeScaling, frequencies
 
 # MKL chooses its code for a function at the first call. Where two threads of PyTorch make that call together, one may
 # get code of half the digits: in 5 of 100 processes the first cosine was off by 1.5e-4. One value needs one thread.
-torch.ones(1).cos(), torch.ones(1).sin()
+for _function in (torch.cos, torch.sin):
+    _function(torch.ones(1))
 
 
 @dataclass(frozen=True, kw_only=True)
