@@ -80,10 +80,16 @@ def data(as_json: bool) -> None:
 @listing.command("samplers", epilog="\b\nExample:\n  conjure list samplers")
 @as_json
 def samplers(as_json: bool) -> None:
-    """The samplers of the diffusion models, for --sampler."""
-    from conjure.diffusion.names import SAMPLER_NAMES
+    """The samplers of the diffusion models, for --sampler: what each is good for, and what others call it."""
+    from conjure.diffusion.names import ALIASES, SAMPLER_NAMES, SPACINGS
 
-    out(json.dumps(SAMPLER_NAMES) if as_json else table(SAMPLER_NAMES.items()))
+    if as_json:
+        out(json.dumps({name: {"good for": text, "also": ALIASES[name]} for name, text in SAMPLER_NAMES.items()}))
+        return
+    rows = [[name, text, ", ".join(ALIASES[name])] for name, text in SAMPLER_NAMES.items()]
+    out(_headed([["sampler", "what it is good for", "also understood"], *rows]))
+    out()
+    out("published models also take where the steps lie, after the name: " + ", ".join(SPACINGS))
 
 
 def _headed(rows: list[list[str]]) -> str:

@@ -38,9 +38,16 @@ def guided(
     def estimate(x: Tensor, sigma_B: Tensor) -> Tensor:
         with_it, without = denoise(torch.cat([x, x]), torch.cat([sigma_B, sigma_B]), *both).chunk(2)
         x0 = without + scale * (with_it - without)
-        if rescale > 0:
-            ratio_B = with_it.flatten(1).std(1) / x0.flatten(1).std(1)
-            x0 = x0 * column(1 + rescale * (ratio_B - 1), x0)
-        return x0
+        return rescaled(x0, with_it, rescale) if rescale > 0 else x0
 
     return replace(denoise, estimate=estimate)
+
+
+def rescaled(mixed: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Guided answers [B, ...] with the spread of each sample moved by `share` back to that of the condition alone.
+
+    Lin et al., arXiv 2305.08891, equations 15 and 16. On the raw answers of a network it is what diffusers calls
+    guidance_rescale; on estimates of the data it means the same for every flow.
+    """
+    ratio_B = conditional.flatten(1).std(1) / mixed.flatten(1).std(1)
+    return mixed * column(1 + share * (ratio_B - 1), mixed)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ from conjure.data.captions import COLOUR_NUMBERS, CaptionSource, DigitCaptions, 
 from conjure.data.phrases import spoken
 from conjure.data.scenes import SceneSource
 from conjure.diffusion.guidance import guided
-from conjure.diffusion.names import SAMPLER_NAMES
+from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
@@ -62,7 +62,9 @@ class TextToImageOptions:
     guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
     negative: str = Field(default="", description="what the picture should not show (needs --guidance above 1)")
     size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Literal[*SAMPLER_NAMES] = Field(default="euler", description="how the noise is removed")  # type: ignore
+    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
+        default="euler", description="how the noise is removed"
+    )
 
 
 class TextToImage:

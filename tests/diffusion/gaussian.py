@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from conjure.diffusion.denoiser import Denoiser, column
+from conjure.diffusion.discrete import DiscreteFlow
 from conjure.diffusion.edm import EDM
 from conjure.diffusion.flow import RectifiedFlow
 
 MEAN, SPREAD = 0.7, 0.6
 FLOW = RectifiedFlow()
 EDM_FLOW = EDM()
+DISCRETE = DiscreteFlow()
 
 
 def velocity(x: Tensor, t_B: Tensor) -> Tensor:
@@ -35,6 +37,13 @@ def preconditioned(x_in: Tensor, c_noise_B: Tensor) -> Tensor:
     x = x_in / c_in
     x0 = (SPREAD**2 * x + sigma**2 * MEAN) / (SPREAD**2 + sigma**2)
     return (x0 - c_skip * x) / c_out
+
+
+def noise_of(x: Tensor, t_B: Tensor) -> Tensor:
+    """The best network for `DiscreteFlow` at whole training steps: E[noise | x_t]."""
+    alpha_bar = column(DISCRETE.alpha_bar_T[t_B.long()], x)
+    variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
+    return (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * MEAN) / variance
 
 
 def width(denoise: Denoiser, sigma: float) -> float:

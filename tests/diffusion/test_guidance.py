@@ -8,7 +8,7 @@ import torch
 from conjure.core.seeds import normal
 from conjure.diffusion.denoiser import Denoiser
 from conjure.diffusion.flow import RectifiedFlow
-from conjure.diffusion.guidance import guided
+from conjure.diffusion.guidance import guided, rescaled
 from conjure.diffusion.samplers import euler
 
 FLOW = RectifiedFlow()
@@ -71,3 +71,11 @@ def test_the_path_travels_with_the_guided_function() -> None:
     denoise = guided(FLOW.denoise(Counting()), 2.0, condition=[PROMPT], unconditional=[NOTHING])
     assert denoise.signal(torch.tensor(0.25)).item() == 0.75
     assert torch.isfinite(euler(denoise, X, FLOW.sigmas(3))).all()
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_rescaling_of_raw_answers(share: float) -> None:
+    """The formula of diffusers' guidance_rescale, whose spread is that of a whole sample."""
+    mixed, conditional = 3 * normal([1, 2], (4, 5, 5)), normal([3, 4], (4, 5, 5))
+    theirs = mixed * conditional.std((1, 2, 3), keepdim=True) / mixed.std((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(rescaled(mixed, conditional, share), share * theirs + (1 - share) * mixed)
