@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from conjure.nn.attention import attend
 from conjure.nn.feedforward import FeedForward
 from conjure.nn.linear import Linear
+from conjure.nn.modulation import GATE, leave_to_adam, modulated
 from conjure.nn.norm import LayerNorm, RMSNorm
+from conjure.nn.patches import from_patches, to_patches
 from conjure.nn.position import sincos_2d, timestep_embedding
 
 
@@ -56,14 +58,14 @@ class Block(nn.Module):
     def forward(self, x_BND: Tensor, time_B6D: Tensor, context_BSD: Tensor, mask_B11S: Tensor) -> Tensor:
         """`mask` is True where there is something to attend to (pictures first, then context)."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (time_B6D + self.offsets).unsqueeze(2).unbind(1)
-        h_BND = self.norm_attention(x_BND) * (1 + scale_a) + shift_a
+        h_BND = modulated(self.norm_attention(x_BND), shift_a, scale_a)
         q, k, v = rearrange(self.qkv(h_BND), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         context_kv = rearrange(self.context_kv(context_BSD), "b s (two h d) -> two b h s d", two=2, h=self.heads)
         context_k, context_v = context_kv
         k, v = torch.cat([k, context_k], dim=2), torch.cat([v, context_v], dim=2)
         mixed_BHND = attend(self.norm_q(q), self.norm_k(k), v, mask=mask_B11S)
         x_BND = x_BND + gate_a * self.out(rearrange(mixed_BHND, "b h n d -> b n (h d)"))
-        return x_BND + gate_f * self.feedforward(self.norm_feedforward(x_BND) * (1 + scale_f) + shift_f)
+        return x_BND + gate_f * self.feedforward(modulated(self.norm_feedforward(x_BND), shift_f, scale_f))
 
 
 class DiT(nn.Module):
@@ -86,19 +88,19 @@ class DiT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Gates start at one tenth rather than zero: a short training need not first learn to open them."""
+        """Nothing is said yet, but gates are open a little (`GATE`)."""
         for module in (self.modulation[1], self.modulation_out[1], self.to_pixels):
             assert isinstance(module, Linear)
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-            _leave_to_adam(module.weight)
+            leave_to_adam(module.weight)
         for block in self.blocks:
             assert isinstance(block, Block)
-            _leave_to_adam(block.offsets)
+            leave_to_adam(block.offsets)
             with torch.no_grad():
-                block.offsets[2].fill_(0.1)
-                block.offsets[5].fill_(0.1)
-        _leave_to_adam(self.patches.weight)
+                block.offsets[2].fill_(GATE)
+                block.offsets[5].fill_(GATE)
+        leave_to_adam(self.patches.weight)
 
     def forward(
         self, x_BZhw: Tensor, t_B: Tensor, context_BSD: Tensor, mask_BS: Tensor, summary_BD: Tensor,
@@ -107,7 +109,7 @@ class DiT(nn.Module):
         """`mask_BS` is True where the context has a token; `summary_BD` joins the time in steering every block;
         `guide_BND`, if given, is added to the patches."""
         p = self.config.patch
-        x_BND = self.patches(rearrange(x_BZhw, "b z (h p) (w q) -> b (h w) (z p q)", p=p, q=p))
+        x_BND = self.patches(to_patches(x_BZhw, p))
         x_BND = x_BND + self.place_ND.to(x_BND.dtype)
         if guide_BND is not None:
             x_BND = x_BND + guide_BND
@@ -118,9 +120,9 @@ class DiT(nn.Module):
         for block in self.blocks:
             x_BND = block(x_BND, time_B6D, context_BSD, mask_B11S)
         shift, scale = self.modulation_out(condition_BD).unsqueeze(1).chunk(2, dim=-1)
-        out_BNP = self.to_pixels(self.norm_out(x_BND) * (1 + scale) + shift)
+        out_BNP = self.to_pixels(modulated(self.norm_out(x_BND), shift, scale))
         side = self.config.size // p
-        return rearrange(out_BNP, "b (h w) (z p q) -> b z (h p) (w q)", h=side, w=side, p=p, q=p)
+        return from_patches(out_BNP, side, side, p)
 
     @property
     def patch_count(self) -> int:
@@ -133,8 +135,3 @@ class DiT(nn.Module):
         per_layer = n * (4 * c.dim**2 + 2 * c.dim * c.hidden) + context * 2 * c.dim**2 + 2 * n * (n + context) * c.dim
         ends = 2 * n * c.dim * c.channels * c.patch**2 + 256 * c.dim + 9 * c.dim**2
         return 2.0 * batch * (c.layers * per_layer + ends)
-
-
-def _leave_to_adam(parameter: Tensor) -> None:
-    """Small tables, and what meets pixels, are no place for orthogonal updates."""
-    parameter.adam = True  # type: ignore[attr-defined]

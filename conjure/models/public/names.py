@@ -1,6 +1,7 @@
 """How tensors of files on the hub become parameters of ours, and back: rules, each of which can be read both ways.
 
-A map is `{module of ours: rule or name on disk}`; `{i}` stands for the layer and `{j}` for the expert.
+A map is `{module of ours: rule or name on disk}`; `{i}` stands for the layer and `{j}` for the expert. Where numbers
+follow no such pattern, the module's own name stands in the map.
 """
 
 from __future__ import annotations
@@ -103,6 +104,32 @@ def regrouped(disk: str, shape: Sequence[int], order: Sequence[int]) -> Rule:
     return Rule((disk,), read, write, shaped=shaped)
 
 
+def swapped(disk: str) -> Rule:
+    """Two halves of rows in the other order (what is gated before its gate)."""
+
+    def swap(tensor: Tensor) -> Tensor:
+        return torch.cat(tensor.chunk(2)[::-1])
+
+    return Rule((disk,), lambda pieces: swap(pieces[0]), lambda tensor: [swap(tensor)], shaped=_same)
+
+
+def pointwise(*disk: str, convolution: bool = True) -> Rule:
+    """Matrices under one another, stored as 1x1 convolutions; those stored as matrices are read as well, and are what
+    is written unless `convolution`."""
+
+    def read(pieces: Pieces) -> Tensor:
+        return torch.cat([piece.flatten(1) if piece.dim() > 2 else piece for piece in pieces])
+
+    def write(tensor: Tensor) -> Pieces:
+        wide = tensor[..., None, None] if convolution and tensor.dim() == 2 else tensor
+        return list(wide.chunk(len(disk)))
+
+    def shaped(shapes: list[Shape]) -> Shape | None:
+        return _stacked([shape[:2] if set(shape[2:]) == {1} else shape for shape in shapes])
+
+    return Rule(disk, read, write, shaped=shaped)
+
+
 def per_head(disk: str, heads: int) -> Rule:
     """Query, key and value of head 0, then of head 1, ... (NeoX, BLOOM)."""
     return regrouped(disk, (heads, 3, -1), (1, 0, 2))
@@ -185,15 +212,17 @@ def flat(name: str) -> Rule:
 
 
 def rule_for(parameter: str, names: Map) -> tuple[Rule, str, list[str]] | None:
-    """The rule for a parameter of ours ("blocks.3.attention.qkv.weight"), its last part, and the numbers in it."""
+    """The rule for a parameter of ours ("blocks.3.attention.qkv.weight"), its last part, and the numbers in it. A name
+    with its numbers goes before the one with letters for them."""
     numbers = re.findall(r"(?<=\.)\d+(?=\.)", parameter)
     letters = iter("ijklm")
-    pattern = re.sub(r"(?<=\.)\d+(?=\.)", lambda _: "{" + next(letters) + "}", parameter)
-    if pattern in names:
-        rule = names[pattern]
-        return (exact(rule, pattern) if isinstance(rule, str) else rule), pattern, numbers
-    module, _, last = pattern.rpartition(".")
-    rule = names.get(module)
-    if rule is None:
-        return None
-    return (Rule((rule,), shaped=_same) if isinstance(rule, str) else rule), last, numbers
+    pattern = re.sub(r"(?<=\.)\d+(?=\.)", lambda _: "{" + next(letters, "") + "}", parameter)
+    for name, filled in ((parameter, []), (pattern, numbers)):
+        if name in names:
+            rule = names[name]
+            return (exact(rule, name) if isinstance(rule, str) else rule), name, filled
+        module, _, last = name.rpartition(".")
+        if module in names:
+            rule = names[module]
+            return (Rule((rule,), shaped=_same) if isinstance(rule, str) else rule), last, filled
+    return None
