@@ -41,6 +41,8 @@ _BESIDE = re.compile(
     r"|\d+_[A-Z][A-Za-z]*/(config\.json|model\.safetensors)|scheduler/scheduler_config\.json"
     r"|README\.md|(LICEN[SC]E|COPYING|NOTICE|USE_POLICY)([._-][\w.-]*)?",
 )
+_UNUSED = {"safety_checker", "feature_extractor", "image_encoder", "image_processor"}
+"""Parts of picture models that nothing here runs."""
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 _VARIANT = re.compile(r"(?P<stem>[^.]+)\.(?P<variant>[\w-]+?)(-\d{5}-of-\d{5})?\.safetensors(\.index\.\w+\.json)?")
 _PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle)")
@@ -56,7 +58,10 @@ def choose(listing: Listing, gguf: str = "") -> tuple[RemoteFile, ...]:
     else:
         weights = _safetensors(by_name, "")
         if "model_index.json" in by_name:  # a pipeline: each part is a folder with its own config
-            for folder in sorted({name.split("/")[0] for name in by_name if name.count("/") == 1}):
+            parts = {name.split("/")[0] for name in by_name if name.count("/") == 1} - _UNUSED
+            if any(_safetensors(by_name, f"{folder}/") for folder in parts):
+                weights = []  # the same once more in one file
+            for folder in sorted(parts):
                 inner = [name for name in by_name if name.startswith(f"{folder}/")]
                 beside += [name for name in inner if _BESIDE.fullmatch(name.split("/")[1])]
                 weights += _safetensors(by_name, f"{folder}/")

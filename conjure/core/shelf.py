@@ -1,7 +1,8 @@
 """Models by name, without torch: `starter/NAME`, a folder, or `org/name[@revision]` in the hub's own cache.
 
-A GGUF file is a model too: by its path, or as `org/name/FILE.gguf[@revision]`. Only `config.json` is read, the header
-of the card, and file sizes; weights stay closed, except that `info` counts parameters by the head of their files.
+A GGUF file is a model too: by its path, or as `org/name/FILE.gguf[@revision]`; so is a safetensors file with a whole
+picture model in it. Only `config.json` (or `model_index.json`) is read, the header of the card, and file sizes; weights
+stay closed, except that `info` counts parameters by the head of their files.
 Nothing is downloaded here: that is `conjure.core.hub`.
 """
 
@@ -23,7 +24,7 @@ MAX_CARD_BYTES = 1 << 20
 MAX_HEAD_BYTES = 100_000_000  # of a safetensors file: its own format's limit
 
 _STARTER = re.compile(r"starter/([A-Za-z0-9][\w.-]*)")
-_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/([\w./-]+\.gguf))?(?:@([\w./-]+))?")
+_HUB = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/([\w./-]+\.(?:gguf|safetensors)))?(?:@([\w./-]+))?")
 _TASKS = {
     "ForCausalLM": "text_to_text",
     "LMHeadModel": "text_to_text",
@@ -66,7 +67,8 @@ def installed() -> list[ModelInfo]:
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a model: a starter, an existing folder, or the snapshot in the hub's cache; a GGUF file itself.
+    """The folder of a model: a starter, an existing folder, or the snapshot in the hub's cache; a GGUF or safetensors
+    file itself.
 
     Unknown names raise `ConjureError` with the nearest known one; a folder that is no model says what it
     lacks.
@@ -111,6 +113,13 @@ def gguf_file(path: Path) -> Path | None:
         listed = ", ".join(each.name for each in found[:20])
         raise ConjureError(f"{path}: expected one GGUF file, there are {len(found)}: {listed}", hint="name the file")
     return found[0]
+
+
+def is_picture_model(path: Path) -> bool:
+    """Whether what lies here should be a public picture model: a folder in diffusers' layout, or a safetensors file."""
+    if path.is_file():
+        return path.suffix == ".safetensors"
+    return (path / "model_index.json").is_file() and not (path / "config.json").is_file()
 
 
 def card_header(folder: Path) -> dict[str, str]:
@@ -180,6 +189,12 @@ def _local(name: str | Path) -> Path | None:
     folder = Path(name)
     if folder.is_file() and folder.suffix == ".gguf":
         return folder
+    if folder.is_file() and folder.suffix == ".safetensors" and not (folder.parent / "config.json").is_file():
+        return folder
+    if folder.is_file() and folder.suffix in _PICKLES:
+        raise ConjureError(
+            f"{name}: pickle files can run code and are never read", hint="look for the model as safetensors"
+        )
     if folder.is_file():
         raise ConjureError(
             f"{name}: expected a model folder, this is a file", hint="name the folder it lies in"
@@ -205,8 +220,8 @@ def _hub(text: str) -> Path | None:
         return snapshot
     file = snapshot / match[2]
     if ".." in match[2] or not file.is_file():
-        there = [each.name for each in sorted(snapshot.glob("*.gguf"))]
-        fetch = f"conjure models get {match[1]} --gguf {match[2]}"
+        there = [each.name for each in sorted(snapshot.glob(f"*{Path(match[2]).suffix}"))]
+        fetch = f"conjure models get {match[1]}" + (f" --gguf {match[2]}" if match[2].endswith(".gguf") else "")
         raise ConjureError(f"{text}: there is no such file in {snapshot}", hint=f"{suggest(match[2], there)}; {fetch}")
     return file
 
@@ -267,7 +282,8 @@ def _hint(folder: Path) -> str:
 def _describe(name: str, path: Path) -> ModelInfo:
     folder, weights = (path.parent if path.is_file() else path), _weights(path)
     gguf = bool(weights) and weights[0].suffix == ".gguf"
-    config: dict[str, Any] = {"model_type": "gguf"} if gguf else read_config(folder)
+    config: dict[str, Any] = {"model_type": "gguf"} if gguf else {"kind": "single file"} if path.is_file() else \
+        read_config(folder)
 
     def text(*keys: str) -> str:
         return next((config[key] for key in keys if isinstance(config.get(key), str)), "")
@@ -277,7 +293,7 @@ def _describe(name: str, path: Path) -> ModelInfo:
     return ModelInfo(
         name=name,
         path=path,
-        task=text("task") or _task(config, gguf),
+        task=text("task") or ("draw" if is_picture_model(path) else _task(config, gguf)),
         kind=text("kind", "model_type", "_class_name"),
         parameters=count if isinstance(count, int) else 0,
         bytes=sum(each.stat().st_size for each in weights),

@@ -1,4 +1,4 @@
-"""What a model of language can be asked to do, by its files alone; its weights stay closed."""
+"""What a public model can be asked to do, by its files alone; its weights stay closed."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ OWN = {
 
 
 def is_public(path: Path) -> bool:
-    """Whether a model lies in the hub's layout or in a GGUF file, and not in our own."""
-    if shelf.gguf_file(path) is not None:
+    """Whether a model lies in the hub's layout, in diffusers' or in a single file, and not in our own."""
+    if shelf.gguf_file(path) is not None or shelf.is_picture_model(path):
         return True
     config = _config(path)
     return "model_type" in config or ("format" not in config and "_class_name" not in config and "task" not in config)
@@ -43,15 +43,19 @@ def is_public(path: Path) -> bool:
 
 def is_language_model(path: Path) -> bool:
     """Whether `models.language.LanguageModel` reads it."""
+    if shelf.is_picture_model(path):
+        return False
     config = {} if shelf.gguf_file(path) is not None else _config(path)
     return is_public(path) or (config.get("kind") == "transformer" and config.get("task") in OWN)
 
 
 def abilities(path: Path) -> tuple[str, ...]:
-    """The tasks that `is_language_model` can do, the usual one first; none for any other model.
+    """The tasks that a public model, or one of language, can do, the usual one first; none for any other model.
 
     Raises `ConjureError` for a family that is not known.
     """
+    if shelf.is_picture_model(path):
+        return pictures(path)
     if shelf.gguf_file(path) is not None:
         return DECODER
     config = _config(path)
@@ -71,10 +75,24 @@ def abilities(path: Path) -> tuple[str, ...]:
     return ("embed",) if family.kind in ("contrastive", "text") else ()
 
 
+def pictures(path: Path) -> tuple[str, ...]:
+    """The same of a public picture model: those that read more channels than there are in noise start from pictures."""
+    from conjure.models.public import diffusers, single_file  # imports torch
+
+    if path.is_file():
+        kind, channels = single_file.channels(path)
+    else:
+        kind, part = diffusers.kind_of(diffusers.read_index(path)), path / "unet"
+        channels = int(diffusers.read_json(part / "config.json").get("in_channels") or 4) if part.is_dir() else 4
+    return ("draw",) if channels == 4 or kind not in ("sd", "sdxl") else ()
+
+
 def cannot(name: str, path: Path, task: str) -> ConjureError:
     """The refusal that says what the model can do instead."""
     can = abilities(path)
-    what = ", ".join(dict.fromkeys(can)) or "nothing that makes text"
+    what = ", ".join(dict.fromkeys(can)) or "nothing that is known here"
+    if not can and shelf.is_picture_model(path):
+        what = "change pictures only, by a mask or an instruction"
     return ConjureError(f"{name} cannot {task}: it can {what}", hint=f"--task {can[0]}" if can else "choose another")
 
 

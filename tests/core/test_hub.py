@@ -326,6 +326,8 @@ def test_an_adapter_and_a_pipeline() -> None:
     }
     parts = {"unet/config.json", "unet/x.safetensors", "tokenizer/vocab.json", "scheduler/scheduler_config.json"}
     assert chosen("model_index.json", *parts, "unet/x.fp16.safetensors", "unet/x.bin") == {"model_index.json", *parts}
+    unused = ("safety_checker/config.json", "safety_checker/model.safetensors", "whole-emaonly.safetensors")
+    assert chosen("model_index.json", *parts, *unused) == {"model_index.json", *parts}
 
 
 def test_one_gguf_file_by_name_or_quantisation() -> None:

@@ -305,3 +305,21 @@ def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_names_of_the_hub(name: str, parts: tuple[str, str] | None) -> None:
     assert shelf.names(name) == parts
+
+
+def test_a_picture_model_is_a_folder_or_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "pipeline"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    (folder / "unet" / "model.safetensors").write_bytes(b"12345")
+    (tmp_path / "whole.safetensors").write_bytes(b"123")
+    whole = tmp_path / "whole.safetensors"
+    for path, kind, size in ((folder, "StableDiffusionPipeline", 5), (whole, "single file", 3)):
+        assert shelf.is_picture_model(path) and shelf.find(path) == path
+        info = shelf.info(path)
+        assert (info.task, info.kind, info.bytes) == ("draw", kind, size)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    assert not shelf.is_picture_model(folder) and not shelf.is_picture_model(tmp_path)
+    (tmp_path / "old.ckpt").write_bytes(b"PK")
+    with pytest.raises(ConjureError, match="pickle files can run code"):
+        shelf.find(tmp_path / "old.ckpt")
