@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +29,8 @@ class Asked:
     tokens: tuple[str, ...]
 
     def options(self) -> dict[str, Any]:
-        """The options among the tokens, by name. Imports the task."""
-        return read_options(self.edges[-1], self.tokens)[1]
+        """The options among the tokens, by name; of a file its name. Imports the task."""
+        return _attached(self.inputs, self.edges[-1], self.tokens)[1]
 
 
 def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> Asked:
@@ -42,9 +42,9 @@ def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> 
     from conjure.tasks.table import everything
 
     seen: dict[str, Given] = {}
-    words = [*_inputs(tokens), *literal]
+    words, flags = [*_inputs(tokens), *literal], _flags(tokens)
     try:
-        found = _given(words, seen, wish)
+        found = _given(words, seen, wish, flags)
         if len(words) == len(tokens) + len(literal):
             return Asked(*found, ())
         readers: Sequence[Edge] = found[1][-1:]
@@ -55,25 +55,31 @@ def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> 
     for edge in readers:
         try:
             words = [*read_options(edge, tokens)[0], *literal]
-            found = _given(words, seen, wish)
+            found = _given(words, seen, wish, flags)
         except ConjureError:
             if len(readers) == 1:
                 raise
             continue
         if found[1][-1] == edge:
-            return Asked(*found, tuple(tokens))
-    _given([*_inputs(tokens), *literal], seen, wish)  # says what is wrong with the most likely reading
+            return Asked(_attached(found[0], edge, tokens)[0], found[1], tuple(tokens))
+    _given([*_inputs(tokens), *literal], seen, wish, flags)  # says what is wrong with the most likely reading
     raise ConjureError("the inputs and the options do not fit together", hint="put the inputs first, the options last")
 
 
 def _given(
-    words: Sequence[str], seen: dict[str, Given], wish: dict[str, str | None]
+    words: Sequence[str], seen: dict[str, Given], wish: dict[str, str | None], flags: Collection[str]
 ) -> tuple[tuple[Given, ...], tuple[Edge, ...]]:
     from conjure.tasks.inputs import instructed
     from conjure.tasks.make import way
 
     given = tuple(_understood(word, seen) for word in words)
-    return given, way([each.kind for each in given], **{**wish, "task": wish.get("task") or instructed(given)})
+    return given, way([each.kind for each in given], **{**wish, "task": wish.get("task") or instructed(given, flags)})
+
+
+def _attached(given: tuple[Given, ...], edge: Edge, tokens: Sequence[str]) -> tuple[tuple[Given, ...], dict[str, Any]]:
+    from conjure.tasks.inputs import attached
+
+    return attached(resolve(edge).Options, read_options(edge, tokens)[1], given)
 
 
 def read_options(edge: Edge, tokens: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -103,7 +109,7 @@ def explained(tokens: Sequence[str], literal: Sequence[str], **wish: str | None)
 
     words = [*_inputs(tokens), *literal]
     seen: dict[str, Given] = {}
-    edge = way([_understood(word, seen).kind for word in words] or ["text"], **wish)[-1]
+    edge = _given(words, seen, wish, _flags(tokens))[1][-1] if words else way(["text"], **wish)[-1]
     formatter = click.HelpFormatter(max_width=100)
     usual = f"Default model {edge.model}." if edge.model else "It takes a model: --model."
     formatter.write_text(f"{edge.task}: {edge}, {edge.summary}. {usual}")
@@ -148,6 +154,12 @@ def _inputs(tokens: Sequence[str]) -> list[str]:
             found.append(token)
         value_next = is_flag and "=" not in token
     return found
+
+
+def _flags(tokens: Sequence[str]) -> frozenset[str]:
+    """The names of the options among the tokens, as Options have them."""
+    names = (token[2:].partition("=")[0] for token in tokens if token.startswith("--"))
+    return frozenset(name.replace("-", "_") for name in names)
 
 
 def _understood(word: str, seen: dict[str, Given]) -> Given:

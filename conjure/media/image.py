@@ -61,6 +61,8 @@ class Image:
     pixels: np.ndarray
     record: Record | None = None
     """How the picture was made, where `make` made it; `save` puts it into the file."""
+    frames: int = 1
+    """How many the file had; `pixels` are the first."""
 
     def __post_init__(self) -> None:
         shape, dtype = self.pixels.shape, self.pixels.dtype
@@ -85,6 +87,10 @@ class Image:
             return _on_white(self.pixels)
         return np.repeat(self.pixels, 3, axis=2) if self.pixels.shape[2] == 1 else self.pixels
 
+    def alpha(self) -> np.ndarray | None:
+        """uint8 `[H, W]`, 255 is opaque; None where every pixel is."""
+        return self.pixels[:, :, 3] if self.pixels.shape[2] == 4 else None
+
     def digest(self) -> str:
         """`sha256:<hex>` of the shape and the pixels."""
         return digest(repr(self.pixels.shape).encode("ascii") + np.ascontiguousarray(self.pixels).tobytes())
@@ -97,21 +103,21 @@ class Image:
 
 
 def read(path: Path) -> Image:
-    """The picture in a file, RGB; see `decode`."""
+    """The picture in a file; see `decode`."""
     return decode(_read(path), str(path))
 
 
 def decode(data: bytes, where: str) -> Image:
     """The picture in some bytes as RGB `[H, W, 3]`, turned upright by its EXIF orientation.
 
-    The first frame of an animation; transparency composited on white; 16 bits rounded to 8. The number of
-    pixels is checked against `CONJURE_MAX_PIXELS` before anything is decoded. What is damaged or no picture:
-    `ConjureError`.
+    RGBA `[H, W, 4]` where a pixel is transparent; `rgb()` puts that on white. The first frame of an animation; 16
+    bits rounded to 8. The number of pixels is checked against `CONJURE_MAX_PIXELS` before anything is decoded.
+    What is damaged or no picture: `ConjureError`.
     """
     with _opened(data, where) as picture:
         try:
             picture.load()
-            pixels = _rgb(picture)
+            pixels, frames = _pixels(picture), int(getattr(picture, "n_frames", 1))
         except MemoryError:
             size = f"{picture.width:,} x {picture.height:,}"
             raise ConjureError(
@@ -119,7 +125,7 @@ def decode(data: bytes, where: str) -> Image:
             ) from None
         except _DAMAGED as error:
             raise _damaged(where, error) from None
-        return Image(np.ascontiguousarray(_upright(pixels, picture)))
+        return Image(np.ascontiguousarray(_upright(pixels, picture)), frames=frames)
 
 
 def encode(image: Image, suffix: str, record: Record | None = None) -> bytes:
@@ -221,8 +227,8 @@ def _header(data: bytes, where: str) -> Pillow.Image:
         raise _no_picture(data, where, error) from None
 
 
-def _rgb(picture: Pillow.Image) -> np.ndarray:
-    """uint8 `[H, W, 3]` of a loaded picture in any mode."""
+def _pixels(picture: Pillow.Image) -> np.ndarray:
+    """uint8 `[H, W, 3]` of a loaded picture in any mode, `[H, W, 4]` where some of it is transparent."""
     if picture.mode.startswith("I"):  # 16 bits, in some modes held in 32
         wide = np.clip(np.asarray(picture).astype(np.int64), 0, 65535)
         grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
@@ -231,7 +237,8 @@ def _rgb(picture: Pillow.Image) -> np.ndarray:
         grey = np.rint(np.clip(np.nan_to_num(np.asarray(picture)), 0, 1) * 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-        return _on_white(np.asarray(picture.convert("RGBA")))
+        rgba = np.asarray(picture.convert("RGBA"))
+        return rgba if rgba[:, :, 3].min() < 255 else rgba[:, :, :3]
     return np.asarray(picture.convert("RGB"))
 
 

@@ -4,27 +4,38 @@ is an error, anything else is text."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conjure import media
 from conjure.core.errors import ConjureError
+from conjure.core.events import Event, Warn
 from conjure.core.protocol import Medium
 from conjure.media.kinds import looks_like_file
+
+if TYPE_CHECKING:
+    from conjure.media.image import Image
+
+FILE: dict[str, Any] = {"file": "image"}
+"""Marks a field of an Options class (`json_schema_extra`) whose value names a picture: a further input."""
 
 _TEXT = "text:"
 _VERBS = {"translat": "translate", "summari": "summarise", "classif": "classify"}
 """How an instruction begins -> the task it asks for."""
+_EDITS = {"mask": "inpaint", "extend": "outpaint", "style": "restyle", "scale": "upscale", "strength": "vary",
+          "size": "outpaint"}  # fmt: skip
+"""An option given with a picture -> the task it asks for; the first that is there."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """One input, and the name of the file it came from ("" if from none)."""
+    """One input, the name of the file it came from, and the option that named it ("" where there is none)."""
 
     medium: Medium
     name: str = ""
+    option: str = ""
 
     @property
     def kind(self) -> str:
@@ -34,7 +45,8 @@ class Given:
         """What provenance keeps: a text itself, of anything else its name and digest."""
         if self.kind == "text":
             return {"kind": "text", "text": str(self.medium)}
-        return {"kind": self.kind, "name": self.name, "digest": self.medium.digest()}
+        kept = {"kind": self.kind, "name": self.name, "digest": self.medium.digest()}
+        return {**kept, "option": self.option} if self.option else kept
 
 
 def understand(argument: Any) -> Given:
@@ -57,12 +69,68 @@ def understand(argument: Any) -> Given:
     return given
 
 
-def instructed(given: Sequence[Given]) -> str | None:
-    """The task that the last of several texts asks for: `letter.txt "translate to Spanish"`."""
+def instructed(given: Sequence[Given], options: Collection[str] = ()) -> str | None:
+    """The task that the inputs and the names of the options ask for: a picture with `mask`; or the last of several
+    texts: `letter.txt "translate to Spanish"`."""
+    if any(each.kind == "image" for each in given):
+        return next((task for name, task in _EDITS.items() if name in options), None)
     if len(given) < 2 or any(each.kind != "text" for each in given) or given[-1].name:
         return None
     said = str(given[-1].medium).strip().casefold()
     return next((task for beginning, task in _VERBS.items() if said.startswith(beginning)), None)
+
+
+def attached(
+    kind: type[Any], options: Mapping[str, Any], given: Sequence[Given]
+) -> tuple[tuple[Given, ...], dict[str, Any]]:
+    """(inputs, options) with the files that options name behind the other inputs, in the order of the fields.
+
+    The options keep the files' names alone. A file that is among the inputs already is not read again.
+    """
+    named = [name for name in _files(kind) if options.get(name) not in (None, "")]
+    there = {each.option: each for each in given if each.option}
+    there |= {name: _picture(name, options[name]) for name in named if name not in there}
+    plain = tuple(each for each in given if not each.option)
+    return (*plain, *(there[name] for name in named)), {
+        **options, **{name: there[name].name or name for name in named}
+    }
+
+
+def parted(inputs: Sequence[Medium], options: Any) -> tuple[Image, str, dict[str, Image]]:
+    """What an edit is given, taken apart: the picture, the texts in one, and the pictures that options name.
+
+    `ConjureError` where it is not one picture.
+    """
+    from conjure.media.image import Image
+
+    named = [name for name in _files(type(options)) if getattr(options, name)]
+    first = len(inputs) - len(named)
+    own, files = inputs[:first], [each for each in inputs[first:] if isinstance(each, Image)]
+    pictures = [each for each in own if isinstance(each, Image)]
+    if len(files) < len(named) or len(pictures) != 1:
+        came = sum(each.kind == "image" for each in inputs) - len(named)
+        flags = ", ".join(f"--{name}" for name in _files(type(options)))
+        hint = f"a further one goes with its option: {flags}" if flags else "make them one after the other"
+        raise ConjureError(f"expected one picture to change, got {max(0, came)}", hint=hint)
+    return pictures[0], " ".join(str(each) for each in own if each.kind == "text").strip(), dict(zip(named, files))
+
+
+def moving(picture: Image) -> Iterator[Event]:
+    """A word about a picture that moves."""
+    if picture.frames > 1:
+        yield Warn(f"the picture has {picture.frames} frames: the first is used")
+
+
+def _files(kind: type[Any]) -> list[str]:
+    fields = getattr(kind, "__pydantic_fields__", {})
+    return [name for name, field in fields.items() if field.json_schema_extra == FILE]
+
+
+def _picture(name: str, value: Any) -> Given:
+    given = understand(Path(value) if isinstance(value, str) else value)
+    if given.kind != "image":
+        raise ConjureError(f"--{name}: expected a picture, {given.name or 'this'} is {given.kind}")
+    return replace(given, option=name)
 
 
 def _string(argument: str) -> Given:

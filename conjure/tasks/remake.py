@@ -92,7 +92,7 @@ def _recovered(kept: dict[str, str], files: list[Path], folders: list[Path]) -> 
         if place.is_file():
             given = understand(place)
             if given.kind == kept.get("kind") and given.medium.digest() == kept.get("digest"):
-                return replace(given, name=name)
+                return replace(given, name=name, option=kept.get("option", ""))
     raise ConjureError(
         f"it was made from {name or 'an input'} ({_short(kept.get('digest', ''))}), which is not here unchanged",
         hint="name the file: --input FILE",

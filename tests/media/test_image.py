@@ -101,6 +101,7 @@ def test_grey_and_transparent_pictures_are_written() -> None:
     grey = noise(channels=1)
     assert np.array_equal(decode(media.encode(Image(grey), ".png"), "x").pixels, np.repeat(grey, 3, axis=2))
     clear = noise(channels=4)
+    assert np.array_equal(decode(media.encode(Image(clear), ".png"), "x").pixels, clear)
     for suffix in (".png", ".webp"):
         with PIL.Image.open(io.BytesIO(media.encode(Image(clear), suffix))) as picture:
             assert picture.mode == "RGBA"
@@ -119,10 +120,20 @@ def test_formats_say_what_they_cannot_hold() -> None:
 # -- every kind of picture becomes RGB --------------------------------------------------------------------
 
 
-def test_transparency_is_composited_on_white() -> None:
+def test_transparency_is_kept_and_composited_on_white() -> None:
     rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128], [10, 20, 30, 1]]], np.uint8)
     expected = [[[255, 0, 0], [255, 255, 255], [127, 127, 127], [254, 254, 254]]]
-    assert decode(saved(PIL.Image.fromarray(rgba)), "x").pixels.tolist() == expected
+    image = decode(saved(PIL.Image.fromarray(rgba)), "x")
+    assert np.array_equal(image.pixels, rgba)
+    assert image.alpha().tolist() == [[255, 0, 128, 1]]  # type: ignore[union-attr]
+    assert image.rgb().tolist() == expected
+
+
+def test_an_alpha_that_hides_nothing_is_left_out() -> None:
+    opaque = np.dstack([noise(), np.full((20, 30), 255, np.uint8)])
+    image = decode(saved(PIL.Image.fromarray(opaque)), "x")
+    assert image.alpha() is None and np.array_equal(image.pixels, noise())
+    assert image.digest() == Image(noise()).digest()
 
 
 def test_palettes() -> None:
@@ -130,15 +141,16 @@ def test_palettes() -> None:
     picture.putpalette([255, 0, 0, 0, 255, 0])
     picture.putdata([0, 1])
     assert decode(saved(picture), "x").pixels.tolist() == [[[255, 0, 0], [0, 255, 0]]]
-    assert decode(saved(picture, transparency=0), "x").pixels.tolist() == [[[255, 255, 255], [0, 255, 0]]]
-    assert decode(saved(picture, transparency=b"\x80\xff"), "x").pixels[0, 0].tolist() == [255, 127, 127]
+    assert decode(saved(picture, transparency=0), "x").rgb().tolist() == [[[255, 255, 255], [0, 255, 0]]]
+    assert decode(saved(picture, transparency=b"\x80\xff"), "x").rgb()[0, 0].tolist() == [255, 127, 127]
+    assert decode(saved(picture, transparency=0), "x").pixels[0, 0, 3] == 0
 
 
 def test_grey_with_alpha_and_bilevel() -> None:
     grey = PIL.Image.new("LA", (1, 1), (0, 51))
-    assert decode(saved(grey), "x").pixels.tolist() == [[[204, 204, 204]]]
+    assert decode(saved(grey), "x").rgb().tolist() == [[[204, 204, 204]]]
     assert decode(saved(PIL.Image.new("1", (1, 1), 1)), "x").pixels.tolist() == [[[255, 255, 255]]]
-    assert decode(saved(PIL.Image.new("L", (1, 1), 0), transparency=0), "x").pixels.tolist() == [[[255] * 3]]
+    assert decode(saved(PIL.Image.new("L", (1, 1), 0), transparency=0), "x").rgb().tolist() == [[[255] * 3]]
 
 
 @pytest.mark.parametrize("picture_format", ["PNG", "TIFF"])
@@ -182,7 +194,8 @@ def test_the_first_frame_of_an_animation(picture_format: str) -> None:
     frames = [PIL.Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if picture_format == "WEBP" else {}
     data = saved(frames[0], picture_format, save_all=True, append_images=frames[1:], duration=100, **options)
-    assert decode(data, "x").pixels[0, 0].tolist() == [255, 0, 0]
+    assert decode(data, "x").pixels[0, 0, :3].tolist() == [255, 0, 0]
+    assert decode(data, "x").frames == 3
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
