@@ -19,8 +19,8 @@ from conjure.tasks.text_to_image import TextToImage
 STARTERS = sorted(path.parent.name for path in starters_dir().glob("*/config.json"))
 
 
-def test_there_are_four_and_they_are_small() -> None:
-    assert STARTERS == ["chat", "code", "pictograms", "story"]
+def test_there_are_five_and_they_are_small() -> None:
+    assert STARTERS == ["chat", "code", "features-mnist", "pictograms", "story"]
     weights = [path for path in starters_dir().rglob("*") if path.suffix == ".safetensors"]
     assert sum(path.stat().st_size for path in weights) <= 66 * 2**20
 
@@ -30,7 +30,7 @@ def test_card_and_config_agree(name: str) -> None:
     folder = starters_dir() / name
     config, card = read_config(folder), (folder / "README.md").read_text(encoding="utf-8")
     assert f"licence: {config['licence']}\n" in card and f"summary: {config['summary']}\n" in card
-    assert config["licence"] == "Apache-2.0"
+    assert config["licence"] == ("CC-BY-SA-3.0" if name == "features-mnist" else "Apache-2.0")
     assert "## Data" in card and "## Limits" in card and "MEASURED" not in card
     assert not [path.name for path in folder.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
 

@@ -187,7 +187,8 @@ class SampleGAN:
         """Frechet and kernel distance to the test pictures over our own features, and variety."""
         real = SmallPictures(self.data.set, "test").pixels_NHWC
         made = self._many(len(real), on_progress)
-        extractor = load_extractor(find(f"starter/features-{'mnist' if self.data.set == 'mnist' else 'cifar'}"))
+        judge = "starter/features-mnist" if self.data.set == "mnist" else "runs/features-cifar"
+        extractor = load_extractor(find(judge))
         features = extractor(made), extractor(real)
         found = {
             "frechet_distance": frechet_distance(*features).figure(extractor.protocol),

@@ -26,7 +26,7 @@ from conjure.core.version import __version__
 from conjure.media.kinds import SUFFIXES, kind_of
 from conjure.tasks import table
 from conjure.tasks.abilities import abilities, cannot, is_public
-from conjure.tasks.inputs import Given, instructed, understand
+from conjure.tasks.inputs import Given, attached, instructed, understand
 from conjure.tasks.options import check
 from conjure.tasks.table import Edge, resolve
 
@@ -94,9 +94,10 @@ def plan(
     if seed is not None and not 0 <= seed < MAX_SEED:
         raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
     given = tuple(understand(each) for each in inputs)
-    task = task or instructed(given)
-    edges = way([each.kind for each in given], to=to, output=output, model=model, task=task)
+    task = task or instructed(given, options)
+    edges = way([each.kind for each in given if not each.option], to=to, output=output, model=model, task=task)
     last = edges[-1]
+    given, options = attached(resolve(last).Options, options, given)
     models = tuple(_fitting(edge, model if edge is last else None) for edge in edges)
     first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     return Plan(
@@ -321,7 +322,8 @@ def _loaded(edge: Edge, folder: Path) -> Generative:
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file of the model does."""
-    files = [folder] if folder.is_file() else sorted(path for path in folder.iterdir() if path.is_file())
+    parts = [] if folder.is_file() else [*folder.iterdir(), *folder.glob("*/*.safetensors")]
+    files = [folder] if folder.is_file() else sorted(path for path in parts if path.is_file())
     return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
@@ -332,11 +334,14 @@ def _load(edge: Edge, folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> 
 
 @functools.lru_cache(maxsize=8)
 def _digest(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    """As `models.folder.weights_digest`, read in pieces; a file of the hub's cache is named by its digest."""
-    gguf = shelf.gguf_file(folder)
+    """As `models.folder.weights_digest`, read in pieces; a file of the hub's cache is named by its digest. A picture
+    model of several parts has its weights in folders of their own."""
+    whole = folder if folder.is_file() else shelf.gguf_file(folder)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*/*.safetensors"))
     parts = []
-    for file in [gguf] if gguf is not None else sorted(folder.glob("*.safetensors")):
+    for file in files if whole is None else [whole]:
+        name = file.name if file.parent == folder or whole is not None else f"{file.parent.name}/{file.name}"
         kept = file.resolve().name if file.is_symlink() else ""
         own = f"sha256:{kept}" if re.fullmatch("[0-9a-f]{64}", kept) else digest_file(file)
-        parts.append(file.name.encode() + b"\0" + own.encode() + b"\n")
+        parts.append(name.encode() + b"\0" + own.encode() + b"\n")
     return digest(b"".join(parts))

@@ -91,13 +91,13 @@ TABLE: tuple[Edge, ...] = (
         "starter/pictograms",
         "draws what a text says",
     ),
-    Edge(
-        ("text",),
-        "image",
-        "sample",
-        "conjure.tasks.gan:SampleGAN",
-        "",
-        "small pictures of a class, by a generator and its critic",
+    *(
+        Edge(("text",), "image", "sample", f"conjure.tasks.{target}", "", summary)
+        for target, summary in (
+            ("vae:SampleVAE", "small pictures of a class, or of any, by a variational autoencoder"),
+            ("vq_prior:SampleCodes", "the same by a transformer over the codes of an autoencoder"),
+            ("gan:SampleGAN", "the same by a generator and its critic"),
+        )
     ),
     Edge(
         ("image",),
@@ -107,6 +107,36 @@ TABLE: tuple[Edge, ...] = (
         "starter/pictograms",
         "sends a picture through the model's image code and back",
         made_by=("text_to_image", "draw"),
+    ),
+    Edge(("image",), "text", "recognise", "conjure.tasks.features:Features", "", "says which class a picture shows"),
+    Edge(
+        ("image",),
+        "image",
+        "reconstruct",
+        "conjure.tasks.vq_vae:Quantise",
+        "",
+        "sends a small picture through a book of codes and back",
+        made_by=("vq_prior",),
+    ),
+    *(
+        Edge(kinds, "image", task, f"conjure.tasks.{target}", "starter/pictograms", summary, ("text_to_image", "draw"))
+        for task, target, summary, ways in (
+            ("vary", "vary:Vary", "draws a picture again, more or less like it", (("image", "text"), ("image",))),
+            ("inpaint", "inpaint:Inpaint", "draws something new where a mask says", (("image", "text"), ("image",))),
+            ("outpaint", "outpaint:Outpaint", "makes the canvas larger and fills it", (("image", "text"), ("image",))),
+            ("restyle", "restyle:Restyle", "gives a picture the colours and grain of another", (("image",),)),
+            ("upscale", "upscale:Upscale", "makes a picture two or four times as large", (("image",),)),
+        )
+        for kinds in ways
+    ),
+    Edge(
+        ("text",),
+        "image",
+        "draw",
+        "conjure.tasks.public_pictures:PublicPictures",
+        "",
+        "draws what a text says, by a public picture model",
+        public=True,
     ),
     *(
         Edge(("text",), "text", task, f"conjure.tasks.{target}", "", summary, several=several, public=True)

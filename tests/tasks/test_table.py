@@ -34,7 +34,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_the_table_names_an_edge_for_each_starter_task() -> None:
     ways = {(edge.inputs, edge.output, edge.task) for edge in TABLE}
-    told_apart = {(edge.inputs, edge.output, edge.task, edge.public) for edge in TABLE}
+    told_apart = {(edge.inputs, edge.output, edge.task, edge.public, edge.model or edge.module) for edge in TABLE}
     assert {
         (("text",), "text", "continue"), (("text",), "image", "draw"), (("image",), "image", "reconstruct")
     } <= ways  # fmt: skip
@@ -56,7 +56,8 @@ def test_an_edge_is_found_by_kinds_and_by_task() -> None:
 
 
 def test_plugins_are_asked_on_a_miss_only(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find(["image", "text"], "image") is EDIT
+    assert find(["image", "text"], "image", "edit") is EDIT
+    assert find(["audio"], "text") is HEAR
     assert named("hearing") is HEAR
     monkeypatch.setattr(table, "plugins", lambda: pytest.fail("the table had it"))
     assert find(["text"], "image").task == "draw"
