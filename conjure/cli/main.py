@@ -18,6 +18,7 @@ from conjure.core.errors import ConjureError, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "make": ("make:make", "Make a medium from others: a picture from words, a story from its start."),
+    "compare": ("compare:compare", "Compare systems: the same prompt, seeds, size and budget, on one page."),
     "list": ("listing:listing", "What can become what: media in rows, media in columns, the tasks between them."),
     "show": ("show:show", "How a file was made: task, model, inputs, options, seed."),
     "remake": ("show:remake", "Make a file again from the record it carries, byte for byte."),
