@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError
+from conjure.diffusion.guidance import rescaled
 from conjure.diffusion.samplers import Draw, Step
 from conjure.diffusion.schedule import schedule_from
 from conjure.models.class_dit import ClassDiTConfig
@@ -231,7 +232,7 @@ class LatentDiffusion:
             doubled = torch.cat([_beside(x, beside)] * 2)
             without, with_it = self._call(doubled, torch.cat([t_B, t_B]), both, wish, sides).chunk(2)
             out = without + wish.guidance * (with_it - without)
-            return rescaled(out, with_it, wish.rescale)
+            return rescaled(out, with_it, wish.rescale) if wish.rescale else out
 
         return predict
 
@@ -249,15 +250,6 @@ class LatentDiffusion:
             return self.denoiser(x, t_B, told.context_NTD, told.pooled_NP)
         guidance_B = torch.full((len(x),), wish.guidance, device=self.device)
         return self.denoiser(x, t_B, told.context_NTD, told.pooled_NP, guidance_B)
-
-
-def rescaled(out: Tensor, with_it: Tensor, share: float) -> Tensor:
-    """The guided prediction with the spread of the unguided one, mixed in by `share` (arXiv 2305.08891, eq. 15, 16)."""
-    if not share:
-        return out
-    axes = tuple(range(1, out.dim()))
-    spread = with_it.std(dim=axes, keepdim=True) / out.std(dim=axes, keepdim=True)
-    return share * (out * spread) + (1 - share) * out
 
 
 def _beside(x: Tensor, beside: Tensor | None) -> Tensor:
