@@ -304,8 +304,8 @@ def _fitting(edge: Edge, model: str | None) -> str:
     name = model or edge.model
     if not name:
         able = [each.name for each in shelf.installed() if _serves(edge, each.name)]
-        fetched = "`conjure models get org/name` fetches one" if edge.public else "`conjure recipes` lists what trains one"
-        hint = f"here are {', '.join(able)}" if able else fetched
+        missing = "`conjure models get org/name` fetches one" if edge.public else "`conjure recipes`: what trains one"
+        hint = f"here are {', '.join(able)}" if able else missing
         raise ConjureError(f"to {edge.task} takes a model: none comes with conjure, name it with --model", hint=hint)
     if _serves(edge, name):
         return name
