@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError
+from conjure.nn.convolution import ResidualBlock
 
 DOWNSCALE = 8  # pixels per latent cell, by construction
 
@@ -31,19 +32,6 @@ class ImageAutoencoderConfig:
     decoder_blocks: int = 3
     fine_width: int = 48
     noise: float = 0.05  # standard deviation of noise put on latents in training: neighbours must decode alike
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside an identity; the second starts at zero, so that a new block changes nothing."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.second(F.silu(self.first(F.silu(x_BCHW))))
 
 
 class ImageAutoencoder(nn.Module):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError
 from conjure.metrics.bits import logistic_nats
 from conjure.models.folder import load_weights, read_config
+from conjure.nn.convolution import ResidualBlock
 from conjure.nn.vector_quantiser import VectorQuantiser
 
 DOWNSCALE = 4  # pixels per code, by construction
@@ -44,19 +44,6 @@ class VQVAEConfig:
                 raise ConjureError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.decay < 1 or not 0 <= self.dead < 1 or self.commitment < 0:
             raise ConjureError("model: expected decay and dead in [0, 1), commitment not below 0")
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside an identity; the second starts at zero, so that a new block changes nothing."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW + self.second(F.silu(self.first(F.silu(x_BCHW))))
 
 
 class VQVAE(nn.Module):

@@ -225,3 +225,16 @@ def _over_rows(conv: Conv2d, piece: _Piece, before: Callable[[Tensor], Tensor] |
 def _silu(x: Tensor) -> Tensor:
     """In place where nobody needs the input any more."""
     return F.silu(x, inplace=not x.requires_grad)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside an identity; the second starts at zero, so that a new block changes nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW + self.second(F.silu(self.first(F.silu(x_BCHW))))
