@@ -29,7 +29,7 @@ overflow-wrap:anywhere;white-space:pre-line}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.3rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--paper);white-space:normal;
-min-width:7rem;max-width:12rem;overflow-wrap:anywhere}
+min-width:7rem;max-width:12rem;overflow-wrap:break-word}
 td small{display:block;color:var(--soft)}
 details{background:var(--card);border-radius:.3rem;padding:.5rem .7rem;margin:.4rem 0}summary{cursor:pointer}
 dt{color:var(--soft);font-size:.85rem}dd{margin:0 0 .3rem;overflow-wrap:anywhere}

@@ -40,9 +40,8 @@ from conjure.models.painter import Painter, PainterConfig, layout_loss, named_pl
 from conjure.models.picture_text import Layout
 from conjure.tasks.digit_evaluation import recognised
 from conjure.tasks.picture_evaluation import compositions, known_things
+from conjure.tasks.picture_models import DRIFT, MOST_THINGS
 
-MOST_THINGS = 12  # in one picture
-DRIFT = 0.04  # how far, in canvas sides, places vary from seed to seed
 BATCH = 16  # pictures at a time
 
 
