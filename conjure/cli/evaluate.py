@@ -19,6 +19,7 @@ Examples:
   conjure eval starter/story
   conjure eval starter/story --data my-book.txt
   conjure eval starter/pictograms --json
+  conjure eval runs/mnist-dcgan --copies
   conjure eval starter/story --suite llm_eval_small
   conjure eval org/name --suite hellaswag --suite arc_easy --limit 200 -o scores/
   conjure eval org/name --suite gsm8k --suite-file gsm8k/ --shots 8
@@ -48,6 +49,9 @@ def _suites() -> Iterable[str]:
 @click.option("--suite-file", metavar="PATH", help="A file or folder with the items of the suites.")
 @click.option("--shots", type=int, help="Solved examples before each question, instead of the suite's own number.")
 @click.option("--limit", type=int, help="Ask only the first so many items.")
+@click.option(
+    "--copies", is_flag=True, help="Does it copy its training pictures? The answer goes into the model's card."
+)
 @click.option("-o", "--output", metavar="FOLDER", help="Keep all answers there; a run that was stopped goes on.")
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def evaluate(
@@ -57,6 +61,7 @@ def evaluate(
     suite_file: str | None,
     shots: int | None,
     limit: int | None,
+    copies: bool,
     output: str | None,
     as_json: bool,
 ) -> None:
@@ -72,7 +77,11 @@ def evaluate(
             found |= examine(
                 model, asked, given=suite_file, shots=shots, limit=limit, folder=output, on_event=follow
             )
-        if not suites or PERPLEXITY in suites:
+        if copies:
+            from conjure.tasks.training import check_copies
+
+            found |= {"figures": check_copies(model, follow)}
+        elif not suites or PERPLEXITY in suites:
             from conjure.tasks.training import evaluate as measured
 
             found |= {"data": list(sets), "figures": measured(model, sets, follow)}

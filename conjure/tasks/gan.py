@@ -29,6 +29,7 @@ from conjure.metrics.kernel_distance import kernel_distance
 from conjure.models.features import load_extractor
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.gan import GAN, GANConfig
+from conjure.tasks.memorisation import Sets, small_sets
 
 LOOKED = 1000  # pictures that the evaluation while training looks at
 COARSE = 7  # pixels of a side to which pictures are averaged for it
@@ -199,6 +200,9 @@ class SampleGAN:
         said += "; below 0.5: the generator has COLLAPSED to few pictures" if value < COLLAPSED else ""
         found["variety"] = {"value": value, "low": value, "high": value, "n": LOOKED, "protocol": said}
         return found
+
+    def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
+        return small_sets(self.data.set, self._many(LOOKED, tell))
 
 
 def _signed(pixels_BHWC: np.ndarray) -> Tensor:

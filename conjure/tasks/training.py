@@ -35,7 +35,22 @@ def train(
     if (place / "config.json").is_file():  # of several processes only the first one saves
         file = find(recipe)
         write_card(place, file, header(file), task.sets, figures)
+        if hasattr(task, "memorisation_sets"):
+            check_copies(place)
     return figures
+
+
+def check_copies(
+    model: str | Path, on_event: Callable[[Event], None] | None = None
+) -> Mapping[str, Mapping[str, Any]]:
+    """Whether a generator copies its training pictures; writes the sheet and the paragraph into its folder."""
+    from conjure.core.shelf import find
+    from conjure.tasks.memorisation import write
+
+    task = load(model)
+    if not hasattr(task, "memorisation_sets"):
+        raise ConjureError(f"{model}: this model draws nothing that could be a copy")
+    return write(find(model), task.memorisation_sets(on_event))  # type: ignore[attr-defined]
 
 
 def check(recipe: str | Path, *assignments: str) -> list[Finding]:

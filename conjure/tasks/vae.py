@@ -27,10 +27,12 @@ from conjure.metrics.bits import importance_bound
 from conjure.metrics.confidence import bootstrap_mean
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.vae import VAE, VAEConfig
+from conjure.tasks.memorisation import Sets, small_sets
 
 BOUND = 50  # samples of the latent in the tighter bound
 FIXED = 0  # the seed of the test set's binarisation and of the latents it is measured with
 PART = 200  # pictures at a time, in measuring
+HELD = 1000  # samples that are held against training pictures
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -141,10 +143,14 @@ class SampleVAE:
         asked = label(" ".join(text.text for text in inputs), names)
         if asked is not None and not self.config.classes:
             yield Warn(f"this model was not told classes: it draws any, not only {names[asked]}")
-        free = (randomness.uniform([randomness.derive(s, "class") for s in seeds]) * len(names)).long().tolist()
-        pictures = self._pictures(list(seeds), free if asked is None else [asked] * len(seeds), options)
+        labels = self._labels(seeds) if asked is None else [asked] * len(seeds)
+        pictures = self._pictures(list(seeds), labels, options)
         yield Progress(len(pictures), len(pictures), "picture")
         yield Result(pictures, {"evaluations": 1})
+
+    def _labels(self, seeds: Sequence[int]) -> list[int]:
+        draws_B = randomness.uniform([randomness.derive(seed, "class") for seed in seeds])
+        return (draws_B * len(NAMES[self.data.set])).long().tolist()
 
     @torch.no_grad()
     def _pictures(self, seeds: list[int], labels: list[int], options: VAEOptions | None = None) -> list[Image]:
@@ -171,6 +177,10 @@ class SampleVAE:
             found[name] = {"value": value, "low": low, "high": high, "n": len(nats_N),
                            "protocol": f"{what}; {protocol.format(given)}"}
         return found
+
+    def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
+        seeds = [randomness.derive(0, "measured", k) for k in range(HELD)]
+        return small_sets(self.data.set, np.stack([each.pixels for each in self._pictures(seeds, self._labels(seeds))]))
 
     @torch.no_grad()
     def _measured(

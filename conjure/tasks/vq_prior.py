@@ -36,8 +36,10 @@ from conjure.metrics.confidence import bootstrap_mean
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.models.vq_vae import DOWNSCALE, VQVAE, load_vq_vae
+from conjure.tasks.memorisation import Sets, small_sets
 
 PART = 50  # pictures at a time, in measuring
+HELD = 500  # samples that are held against training pictures
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,16 @@ class SampleCodes:
             found[name] = {"value": value, "low": low, "high": high, "n": len(bits_N),
                            "protocol": f"-log2 p: {what}; {split}"}
         return found
+
+    def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
+        made = []
+        for start in range(0, HELD, PART):
+            seeds = [randomness.derive(0, "measured", k) for k in range(start, start + PART)]
+            *_, codes_BT = self._written(seeds, [len(self.names)] * PART, SampleCodesOptions())
+            made += [each.pixels for each in self._pictures(codes_BT, 0)]
+            if tell:
+                tell(Progress(len(made), HELD, "picture"))
+        return small_sets(self.data.set, np.stack(made))
 
     @torch.no_grad()
     def _measured(self, limit: int | None, tell: Callable[[Event], None] | None = None) -> tuple[Tensor, Tensor]:
