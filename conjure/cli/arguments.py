@@ -112,6 +112,7 @@ def explained(tokens: Sequence[str], literal: Sequence[str], **wish: str | None)
     edge = _given(words, seen, wish, _flags(tokens))[1][-1] if words else way(["text"], **wish)[-1]
     formatter = click.HelpFormatter(max_width=100)
     usual = f"Default model {edge.model}." if edge.model else "It takes a model: --model."
+    usual = "No model takes part." if edge.by_rule else usual
     formatter.write_text(f"{edge.task}: {edge}, {edge.summary}. {usual}")
     rows = [(_usage(knob), f"{knob.doc}; {_range(knob)}") for knob in knobs(resolve(edge).Options)]
     if rows:

@@ -135,7 +135,9 @@ def _missing() -> dict[str, str]:
 
     installed = {info.name for info in shelf.installed()}
     lacking = {
-        edge.model: f"the default model of {edge.task} ({edge})" for edge in everything() if edge.model not in installed
+        edge.model: f"the default model of {edge.task} ({edge})"
+        for edge in everything()
+        if edge.model and edge.model not in installed
     }
     lacking |= {name: "conjure needs it: pip install conjure" for name in LIBRARIES if not _version(name)}
     lacking |= {name: use for name, use in EXTRAS.items() if not _version(name)}

@@ -55,7 +55,7 @@ def listing(ctx: click.Context, as_json: bool) -> None:
     rows = [["task", "does", "default model", "installed"]]
     for edge in edges:
         installed = ("yes" if edge.model in there else "no") if edge.model else ""
-        row = [edge.task, edge.summary, edge.model or "(--model NAME)", installed]
+        row = [edge.task, edge.summary, edge.model or ("none needed" if edge.by_rule else "(--model NAME)"), installed]
         if row not in rows:  # a task may take its inputs in several ways
             rows.append(row)
     out(_headed(rows))

@@ -296,9 +296,9 @@ def _tell(planned: Plan, written: Sequence[Path], chosen: Flags) -> None:
     seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
     if written:
         names = f"{written[0]}" if len(written) == 1 else f"{written[0]} to {written[-1].name}"
-        note(f"wrote {names} ({planned.models[-1]}, {seeds})")
+        note(f"wrote {names} ({planned.models[-1] or planned.edges[-1].task}, {seeds})")
     elif chosen.seed is None and sys.stderr.isatty():
-        note(f"{planned.models[-1]}, {seeds}")
+        note(f"{planned.models[-1] or planned.edges[-1].task}, {seeds}")
 
 
 def _print_json(

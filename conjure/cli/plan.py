@@ -20,7 +20,7 @@ def show_plan(planned: Plan, *, seeded: bool, writes: str, as_json: bool) -> Non
     from conjure.tasks.make import forecast
 
     facts = forecast(planned)
-    edge, info = planned.edges[-1], shelf.info(planned.models[-1])
+    edge, info = planned.edges[-1], shelf.info(planned.models[-1]) if planned.models[-1] else None
     stations = [" + ".join(planned.edges[0].inputs), *(each.output for each in planned.edges)]
     if as_json:
         out(json.dumps({
@@ -31,8 +31,8 @@ def show_plan(planned: Plan, *, seeded: bool, writes: str, as_json: bool) -> Non
         return
     rows = [
         ("way", f"{' -> '.join(stations)} ({', then '.join(each.task for each in planned.edges)})"),
-        ("model", ", ".join(planned.models)),
-        ("", "  ".join(part for part in (info.summary, info.licence and f"licence {info.licence}") if part)),
+        ("model", ", ".join(model or "none, it is arithmetic" for model in planned.models)),
+        ("", "  ".join(filter(None, (info.summary, info.licence and f"licence {info.licence}"))) if info else ""),
         ("options", "  ".join(f"{name} {_brief(value)}" for name, value in asdict(planned.options).items()) or "none"),
         ("seed", str(planned.seeds[0]) if seeded else "drawn at random"),
         *((TITLES.get(name, name), _quantity(name, value)) for name, value in facts.items()),

@@ -1,7 +1,7 @@
 """How a file was made, as one small record that travels inside the file.
 
 The record holds everything `conjure remake` needs and no time stamp, so that the same call gives the same
-bytes. `source_type` is the IPTC term for media made by a trained model, which other programs know:
+bytes. `source_type` is an IPTC term, which other programs know:
 https://cv.iptc.org/newscodes/digitalsourcetype/
 """
 
@@ -17,7 +17,12 @@ from typing import Any
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 
-TRAINED_MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_TERMS = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+TRAINED_MEDIA = f"{_TERMS}trainedAlgorithmicMedia"
+COMPOSITE_MEDIA = f"{_TERMS}compositeWithTrainedAlgorithmicMedia"
+"""A file of somebody's, changed by a trained model."""
+ENHANCED_MEDIA = f"{_TERMS}algorithmicallyEnhanced"
+"""A file of somebody's, changed by arithmetic alone."""
 MAX_CHARACTERS = 1 << 20
 
 

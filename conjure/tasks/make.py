@@ -21,7 +21,7 @@ from conjure.core.config import to_dict
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Delta, Event, Preview, Result, Warn
 from conjure.core.protocol import Generative
-from conjure.core.provenance import Record, digest, digest_file
+from conjure.core.provenance import COMPOSITE_MEDIA, ENHANCED_MEDIA, TRAINED_MEDIA, Record, digest, digest_file
 from conjure.core.version import __version__
 from conjure.media.kinds import SUFFIXES, kind_of
 from conjure.tasks import table
@@ -36,8 +36,8 @@ MAX_SEED = 2**63 - MAX_COUNT
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is settled before a model is loaded. `models[i]` serves `edges[i]`; `options` are those of the
-    last edge, the ones before it run with their defaults."""
+    """Everything that is settled before a model is loaded. `models[i]` serves `edges[i]`, "" where none takes part;
+    `options` are those of the last edge, the ones before it run with their defaults."""
 
     inputs: tuple[Given, ...]
     edges: tuple[Edge, ...]
@@ -136,12 +136,12 @@ def run(planned: Plan) -> Iterator[Event]:
         stations = [*(edge.inputs[0] for edge in planned.edges), planned.output]
         yield Warn(f"no model leads straight from {stations[0]} to {stations[-1]}: going {' -> '.join(stations)}")
     for edge, model in before:
-        for event in _loaded(edge, shelf.find(model)).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
+        for event in _ready(edge, model).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
             if isinstance(event, Result):
                 given = list(event.media)
             elif not isinstance(event, Delta | Preview):
                 yield event
-    yield from _loaded(last, shelf.find(its_model)).generate(given, planned.options, list(planned.seeds))
+    yield from _ready(last, its_model).generate(given, planned.options, list(planned.seeds))
 
 
 def finished(events: Iterator[Event], on_event: Callable[[Event], None] | None = None) -> Result:
@@ -168,7 +168,14 @@ def record(planned: Plan, index: int) -> Record:
         options=to_dict(planned.options),
         seeds=planned.seeds,
         index=index,
+        source_type=_source_type(edge),
     )
+
+
+def _source_type(edge: Edge) -> str:
+    if edge.by_rule:
+        return ENHANCED_MEDIA
+    return COMPOSITE_MEDIA if edge.output in edge.inputs and edge.output != "text" else TRAINED_MEDIA
 
 
 def signed(medium: Any, its: Record) -> Any:
@@ -220,7 +227,9 @@ def load(name: str | Path) -> Generative:
 
 
 def weights(model: str | Path) -> str:
-    """The digest of a model's weights."""
+    """The digest of a model's weights; "" where no model takes part."""
+    if not model:
+        return ""
     folder = shelf.find(model)
     return _digest(folder, _stamp(folder))
 
@@ -230,7 +239,10 @@ def forecast(planned: Plan) -> dict[str, Any]:
 
     The weights are counted as float32; the rest is the task's own forecast, where it makes one.
     """
-    edge, info = planned.edges[-1], shelf.info(planned.models[-1])
+    edge, model = planned.edges[-1], planned.models[-1]
+    if not model:
+        return {"memory_bytes": _resident_bytes()}
+    info = shelf.info(model)
     estimate = getattr(resolve(edge), "forecast", None)
     own = dict(estimate(info.path, planned.options, len(planned.seeds))) if estimate else {}
     memory = _resident_bytes() + 4 * info.parameters + own.pop("memory_bytes", 0)
@@ -295,12 +307,18 @@ def _chosen(edges: Iterable[Edge], model: str, task: str | None, count: int) -> 
 
 def _serves(edge: Edge, model: str) -> bool:
     info = shelf.info(model)
+    if edge.by_rule:
+        return False
     if edge.public:
         return edge.task in abilities(info.path)
     return not is_public(info.path) and (not info.task or info.task in edge.serves)
 
 
 def _fitting(edge: Edge, model: str | None) -> str:
+    if edge.by_rule:
+        if model:
+            raise ConjureError(f"to {edge.task} is arithmetic, no model takes part", hint="leave out --model")
+        return ""
     name = model or edge.model
     if not name:
         able = [each.name for each in shelf.installed() if _serves(edge, each.name)]
@@ -315,6 +333,10 @@ def _fitting(edge: Edge, model: str | None) -> str:
     fit = [each.name for each in shelf.installed() if each.task in edge.serves and not is_public(each.path)]
     hint = f"models for {edge.task}: {', '.join(fit)}" if fit else "`conjure list models` shows what is there"
     raise ConjureError(f"{name} is a model for {info.task}, expected one for {edge.task} ({edge})", hint=hint)
+
+
+def _ready(edge: Edge, model: str) -> Generative:
+    return _loaded(edge, shelf.find(model)) if model else resolve(edge)()
 
 
 def _loaded(edge: Edge, folder: Path) -> Generative:

@@ -75,7 +75,7 @@ def replan(record: Record, kind: str | None, files: list[Path], folders: list[Pa
     options = dict(record.options)
     grid = bool(options.pop(GRID, False))
     inputs = [_recovered(each, files, folders) for each in record.inputs]
-    planned = plan(*inputs, to=kind, model=record.model, task=record.task, **options)
+    planned = plan(*inputs, to=kind, model=record.model or None, task=record.task, **options)
     return Again(replace(planned, seeds=record.seeds), grid)
 
 

@@ -26,7 +26,8 @@ class Edge:
     `target` is "module:Class"; `model` the default model; `made_by` names the tasks (as a model's `config.json` states
     them) whose models serve this edge, where that is more than the edge's own module. `several` inputs of its kind may
     come where one is named. What is `public` runs the models that `abilities` says can do its task: public ones, and
-    language models of ours; such an edge may have no default model.
+    language models of ours; such an edge may have no default model. What is `by_rule` is arithmetic: no model takes
+    part.
     """
 
     inputs: tuple[str, ...]
@@ -38,6 +39,7 @@ class Edge:
     made_by: tuple[str, ...] = ()
     several: bool = False
     public: bool = False
+    by_rule: bool = False
 
     @property
     def module(self) -> str:
@@ -97,6 +99,16 @@ TABLE: tuple[Edge, ...] = (
             ("vae:SampleVAE", "small pictures of a class, or of any, by a variational autoencoder"),
             ("vq_prior:SampleCodes", "the same by a transformer over the codes of an autoencoder"),
             ("gan:SampleGAN", "the same by a generator and its critic"),
+            ("pixel_diffusion:SamplePixels", "the same by diffusion of pixels"),
+        )
+    ),
+    *(
+        Edge(("text",), "image", "draw", f"conjure.tasks.{target}", "", summary)
+        for target, summary in (
+            ("latent_drawing:LatentDrawing", "draws scenes by latent diffusion without a book of pictures"),
+            ("cascade:Cascade", "draws scenes small, then large"),
+            ("embedding_prior:PriorDrawing", "draws scenes through an embedding of the picture"),
+            ("few_steps:FewSteps", "draws what a text says in one to four steps"),
         )
     ),
     Edge(
@@ -118,6 +130,36 @@ TABLE: tuple[Edge, ...] = (
         "sends a small picture through a book of codes and back",
         made_by=("vq_prior",),
     ),
+    Edge(
+        ("image",),
+        "image",
+        "reconstruct",
+        "conjure.tasks.kl_autoencoder:KLReconstruct",
+        "",
+        "sends a scene through a variational autoencoder and back",
+        made_by=("latent_drawing",),
+    ),
+    *(
+        Edge(("image",), "image", "transform", f"conjure.tasks.{target}", "", summary)
+        for target, summary in (
+            ("pix2pix:Pix2Pix", "turns pictures of one kind into another, learnt from pairs"),
+            ("cycle_gan:CycleGAN", "the same, learnt without pairs"),
+        )
+    ),
+    Edge(("image", "text"), "image", "edit", "conjure.tasks.instruct:Instruct", "", "changes a picture as it is told"),
+    Edge(
+        ("image", "text"),
+        "image",
+        "edit",
+        "conjure.tasks.instruct_public:InstructPublic",
+        "",
+        "changes a picture as it is told, by a public picture model",
+        public=True,
+    ),
+    *(
+        Edge(kinds, "image", "control", "conjure.tasks.control:Control", "", "follows a picture's lines", public=True)
+        for kinds in (("image", "text"), ("image",))
+    ),
     *(
         Edge(kinds, "image", task, f"conjure.tasks.{target}", "starter/pictograms", summary, ("text_to_image", "draw"))
         for task, target, summary, ways in (
@@ -125,9 +167,15 @@ TABLE: tuple[Edge, ...] = (
             ("inpaint", "inpaint:Inpaint", "draws something new where a mask says", (("image", "text"), ("image",))),
             ("outpaint", "outpaint:Outpaint", "makes the canvas larger and fills it", (("image", "text"), ("image",))),
             ("restyle", "restyle:Restyle", "gives a picture the colours and grain of another", (("image",),)),
-            ("upscale", "upscale:Upscale", "makes a picture two or four times as large", (("image",),)),
         )
         for kinds in ways
+    ),
+    *(
+        Edge(("image",), "image", task, f"conjure.tasks.{target}", "", summary, by_rule=True)
+        for task, target, summary in (
+            ("upscale", "upscale:Upscale", "makes a picture two or four times as large"),
+            ("cutout", "cut_out:CutOut", "makes a plain background transparent"),
+        )
     ),
     Edge(
         ("text",),
