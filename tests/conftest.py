@@ -25,6 +25,14 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_history() -> Iterator[None]:
+    """Nothing that tests make goes into the history of whoever runs them; tests of the history name a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONJURE_HISTORY", "off")
+        yield
+
+
 @pytest.fixture
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty current folder, the stand-in tasks in place of the table, and a model for each of them."""

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("compare:compare", "Compare systems: the same prompt, seeds, size and budget, on one page."),
     "list": ("listing:listing", "What can become what: media in rows, media in columns, the tasks between them."),
     "show": ("show:show", "How a file was made: task, model, inputs, options, seed."),
+    "history": ("history:history", "What was made: search it, show it, make it again, delete it."),
     "remake": ("show:remake", "Make a file again from the record it carries, byte for byte."),
     "train": ("train:train", "Train any network by a recipe, in the one loop."),
     "recipes": ("train:recipes", "The recipes that come with conjure, with what they need and what came out."),

@@ -56,6 +56,7 @@ class Flags:
     as_json: bool
     plan: bool
     provenance: bool
+    history: bool
 
 
 class TwoRounds(click.Command):
@@ -100,6 +101,8 @@ class TwoRounds(click.Command):
 @click.option("--plan", "plan", is_flag=True, help="Show edge, model, memory and time, and make nothing.")
 @click.option("--no-provenance", "provenance", is_flag=True, flag_value=False, default=True,
               help="Do not write into the file how it was made.")  # fmt: skip
+@click.option("--no-history", "history", is_flag=True, flag_value=False, default=True,
+              help="Do not keep the result in the history (`conjure history`).")  # fmt: skip
 @click.option("-h", "--help", "wants_help", is_flag=True, help="This, or with inputs the options of their edge.")
 @click.pass_context
 def make(ctx: click.Context, inputs: tuple[str, ...], wants_help: bool, **flags: Any) -> None:
@@ -161,6 +164,11 @@ def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> No
     filed = [_filed(planned, each, facts, n, path.suffix) for n, (each, path) in enumerate(zip(media, targets))]
     written = _written(filed, records, targets)
     seconds = time.perf_counter() - began
+    if chosen.history:
+        from conjure.cli.history import keep
+
+        gridded = chosen.grid and len(planned.seeds) > 1
+        keep(planned, filed or media, targets, seconds, gridded=gridded)
     if chosen.as_json:
         _print_json(planned, media, written, dict(result.facts), seconds)
     else:

@@ -35,7 +35,7 @@ def show(file: str, as_json: bool) -> None:
     from conjure.tasks.remake import provenance
 
     its = provenance(file)
-    out(its.to_json() if as_json else _described(its))
+    out(its.to_json() if as_json else described(its))
 
 
 @click.command("remake", epilog=REMAKE, context_settings=HELP)
@@ -69,7 +69,7 @@ def remake(file: str, output: str, files: tuple[str, ...], overwrite: bool | Non
         note(f"wrote {output}, which differs from {file}: it was made on another machine, or changed since")
 
 
-def _described(its: Record) -> str:
+def described(its: Record) -> str:
     rows = [("made by", f"conjure {its.version}"), ("task", its.task), ("model", its.model), ("weights", its.weights)]
     for each in its.inputs:
         kind = each.get("kind", "input")

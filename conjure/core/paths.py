@@ -1,4 +1,4 @@
-"""Where things lie: the cache, data sets, starters, recipes and the hub's own cache."""
+"""Where things lie: the cache, the history, data sets, starters, recipes and the hub's own cache."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ def cache_dir() -> Path:
     if sys.platform == "win32" and (local := _setting("LOCALAPPDATA")):
         return local / "conjure" / "cache"
     return _xdg_cache() / "conjure"
+
+
+def history_dir() -> Path | None:
+    """`CONJURE_HISTORY`, else the platform's folder for what programs keep for a user; None where it says "off"."""
+    if os.environ.get("CONJURE_HISTORY", "").strip().lower() in ("off", "0", "no", "false"):
+        return None
+    if chosen := _setting("CONJURE_HISTORY"):
+        return chosen
+    if sys.platform == "darwin":
+        return _home() / "Library" / "Application Support" / "conjure" / "history"
+    if sys.platform == "win32" and (local := _setting("LOCALAPPDATA")):
+        return local / "conjure" / "history"
+    chosen = _setting("XDG_DATA_HOME")
+    return (chosen if chosen and chosen.is_absolute() else _home() / ".local" / "share") / "conjure" / "history"
 
 
 def data_dir() -> Path | None:
