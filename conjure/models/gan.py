@@ -98,7 +98,11 @@ class Critic(nn.Module):
         )
         last = widths[-1] * (c.side // 2 ** len(widths)) ** 2
         self.score = normal(nn.Linear(last, 1))
-        self.embed = normal(nn.Embedding(c.classes, last)) if c.classes else None
+        self.embed = None
+        if c.classes:
+            embed = nn.Embedding(c.classes, last)
+            nn.init.normal_(embed.weight, 0, last**-0.5)  # so that a class weighs as much as the score at first
+            self.embed = normal(embed)
 
     def forward(self, x_BCHW: Tensor, labels_B: Tensor | None = None) -> Tensor:
         for down, norm in zip(self.downs, self.norms, strict=True):
@@ -108,7 +112,7 @@ class Critic(nn.Module):
         if self.embed is None:
             return score_B
         assert labels_B is not None, "a conditional critic needs labels"
-        return score_B + (self.embed(labels_B) * x_BD).sum(1) / x_BD.shape[1] ** 0.5
+        return score_B + (self.embed(labels_B) * x_BD).sum(1)
 
 
 class GAN(nn.Module):

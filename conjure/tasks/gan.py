@@ -135,9 +135,18 @@ class SampleGAN:
         generator has collapsed to few pictures."""
         real = SmallPictures(self.data.set, "test")
         count = min(limit or LOOKED, LOOKED, len(real))
-        made_NHWC = self._many(count)
-        real_NHWC = real.pixels_NHWC[:: len(real) // count][:count].copy()
-        return {"coarse_distance": _coarse_distance(made_NHWC, real_NHWC), "variety": variety(made_NHWC, real_NHWC)}
+        made_NHWC, places = self._many(count), slice(None, None, len(real) // count)
+        real_NHWC, labels_N = real.pixels_NHWC[places][:count].copy(), real.labels_N[places][:count]
+        return {"coarse_distance": _coarse_distance(made_NHWC, real_NHWC),
+                "variety": self._variety(made_NHWC, real_NHWC, labels_N)}
+
+    def _variety(self, made_NHWC: np.ndarray, real_NHWC: np.ndarray, labels_N: np.ndarray) -> float:
+        """Within the classes where the model was told them: one picture of each class is a collapse too."""
+        if not self.config.classes:
+            return variety(made_NHWC, real_NHWC)
+        drawn_N = np.array(self._labels([randomness.derive(0, "measured", k) for k in range(len(made_NHWC))]))
+        both = [(made_NHWC[drawn_N == k], real_NHWC[labels_N == k]) for k in range(self.config.classes)]
+        return float(np.mean([variety(*each) for each in both if min(map(len, each)) > 1]))
 
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
         write_config(folder, kind="gan", task="gan", network=self.network,
@@ -186,7 +195,8 @@ class SampleGAN:
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
         """Frechet and kernel distance to the test pictures over our own features, and variety."""
-        real = SmallPictures(self.data.set, "test").pixels_NHWC
+        source = SmallPictures(self.data.set, "test")
+        real = source.pixels_NHWC
         made = self._many(len(real), on_progress)
         judge = "starter/features-mnist" if self.data.set == "mnist" else "runs/features-cifar"
         extractor = load_extractor(find(judge))
@@ -195,8 +205,9 @@ class SampleGAN:
             "frechet_distance": frechet_distance(*features).figure(extractor.protocol),
             "kernel_distance": kernel_distance(*features).figure(extractor.protocol),
         }
-        value = variety(made[:LOOKED], real[:LOOKED])
-        said = "mean distance between two samples over that between two test pictures, pixel by pixel"
+        value = self._variety(made[:LOOKED], real[:LOOKED], source.labels_N[:LOOKED])
+        within = " of one class" if self.config.classes else ""
+        said = f"mean distance between two samples{within} over that between two test pictures{within}, pixel by pixel"
         said += "; below 0.5: the generator has COLLAPSED to few pictures" if value < COLLAPSED else ""
         found["variety"] = {"value": value, "low": value, "high": value, "n": LOOKED, "protocol": said}
         return found
