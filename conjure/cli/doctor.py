@@ -21,6 +21,7 @@ Examples:
   conjure doctor --json"""
 LIBRARIES = "torch numpy safetensors tokenizers huggingface_hub pillow pydantic PyYAML click rich einops".split()
 EXTRAS = {
+    "fastapi": "`conjure serve` (pip install 'conjure[serve]')",
     "tensorboard": "training curves in TensorBoard",
     "pytest": "the tests (pip install 'conjure[dev]')",
     "transformers": "comparisons with peers (pip install 'conjure[bench]')",

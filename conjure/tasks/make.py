@@ -128,20 +128,22 @@ def way(
     return table.path(kinds, wanted, task)
 
 
-def run(planned: Plan) -> Iterator[Event]:
-    """The events of the making, `Result` last; closing the iterator cancels it."""
+def run(planned: Plan, ready: Callable[[Edge, str], Generative] | None = None) -> Iterator[Event]:
+    """The events of the making, `Result` last; closing the iterator cancels it. `ready` gives an edge with its model
+    loaded, where the caller keeps models itself."""
+    ready = ready or _ready
     given = [each.medium for each in planned.inputs]
     *before, (last, its_model) = zip(planned.edges, planned.models, strict=True)
     if before:
         stations = [*(edge.inputs[0] for edge in planned.edges), planned.output]
         yield Warn(f"no model leads straight from {stations[0]} to {stations[-1]}: going {' -> '.join(stations)}")
     for edge, model in before:
-        for event in _ready(edge, model).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
+        for event in ready(edge, model).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
             if isinstance(event, Result):
                 given = list(event.media)
             elif not isinstance(event, Delta | Preview):
                 yield event
-    yield from _ready(last, its_model).generate(given, planned.options, list(planned.seeds))
+    yield from ready(last, its_model).generate(given, planned.options, list(planned.seeds))
 
 
 def finished(events: Iterator[Event], on_event: Callable[[Event], None] | None = None) -> Result:

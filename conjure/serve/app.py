@@ -1,0 +1,43 @@
+"""The server: the guard in front, the endpoints behind it, one worker that computes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+
+from conjure.core.version import __version__
+from conjure.serve import errors, images, making, models
+from conjure.serve.guard import Guard
+from conjure.serve.settings import Settings
+from conjure.serve.state import Server, server
+
+
+def build(settings: Settings) -> FastAPI:
+    """The ASGI application. Its worker and its history live from startup to shutdown."""
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        home = Server(settings)
+        app.state.server = home
+        home.start()
+        try:
+            yield
+        finally:
+            home.stop()
+
+    app = FastAPI(title="conjure", version=__version__, lifespan=living, docs_url="/docs", redoc_url=None)
+    errors.install(app)
+    app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
+    for part in (models, making, images):
+        app.include_router(part.router)
+
+    @app.get("/health")
+    def health(request: Request) -> dict[str, Any]:
+        """Whether the server lives, and how much it has to do."""
+        home = server(request)
+        return {"status": "ok", "version": __version__, **home.worker.load}
+
+    return app

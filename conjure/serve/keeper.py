@@ -1,0 +1,63 @@
+"""Models that are loaded: those used last, within a budget of memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+from conjure.core import shelf
+from conjure.core.errors import ConjureError
+from conjure.core.protocol import Generative
+from conjure.core.shelf import ModelInfo
+from conjure.serve.errors import ApiError
+from conjure.serve.settings import Settings
+from conjure.tasks.table import Edge, resolve
+
+FLOAT = 4  # bytes of a parameter once it is loaded
+
+
+class Keeper:
+    """Which models may be named, and which are in memory. `ready` is called by the worker's thread alone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._budget = settings.memory_bytes
+        self._own = {folder.name: folder.absolute() for folder in settings.models}
+        self._loaded: OrderedDict[tuple[Edge, str], tuple[Generative, int]] = OrderedDict()
+
+    def offered(self) -> dict[str, ModelInfo]:
+        """All that a client may name: the models of this machine and the folders the server was given."""
+        own = {name: shelf.info(folder) for name, folder in self._own.items()}
+        return {info.name: info for info in shelf.installed()} | own
+
+    def path(self, name: str) -> str:
+        """The name or folder that `make` takes for a model a client names; 404 for any other, a path above all."""
+        if name in self._own:
+            return str(self._own[name])
+        if name not in {info.name for info in shelf.installed()}:
+            raise ApiError(404, f"there is no model {name!r} here; GET /v1/models lists them", param="model",
+                           code="model_not_found")  # fmt: skip
+        return name
+
+    def ready(self, edge: Edge, model: str) -> Generative:
+        """The task with its model loaded, after those used longest ago have made room for it."""
+        if not model:
+            return resolve(edge)()
+        key = (edge, model)
+        if key in self._loaded:
+            self._loaded.move_to_end(key)
+            return self._loaded[key][0]
+        info = shelf.info(model)
+        need = max(FLOAT * info.parameters, info.bytes)
+        if need > self._budget:
+            raise ConjureError(f"{model} takes {need >> 20:,} MiB, the server may use {self._budget >> 20:,}",
+                               hint="start it with a larger --memory, or choose a smaller model")  # fmt: skip
+        while self._loaded and sum(size for _, size in self._loaded.values()) + need > self._budget:
+            self._loaded.popitem(last=False)
+        task = resolve(edge).load(Path(shelf.find(model)))
+        self._loaded[key] = (task, need)
+        return task
+
+    @property
+    def held(self) -> dict[str, int]:
+        """Name of each model in memory -> bytes of its weights."""
+        return {model: size for (_, model), (_, size) in self._loaded.items()}

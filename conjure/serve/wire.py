@@ -1,0 +1,119 @@
+"""What goes over the wire: media and events as plain values, and what clients send as media."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from conjure import media
+from conjure.core.events import Delta, Preview, Progress, Result, Warn
+from conjure.core.provenance import Record
+from conjure.media.kinds import SUFFIXES, writable
+from conjure.serve.errors import ApiError
+from conjure.serve.worker import Waiting
+
+TYPES = {
+    ".txt": "text/plain; charset=utf-8", ".md": "text/markdown; charset=utf-8", ".json": "application/json",
+    ".py": "text/x-python; charset=utf-8", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+}  # fmt: skip
+"""Suffix -> media type of what is written."""
+_DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
+HEARTBEAT = ": still here\n\n"
+"""A comment: keeps the connection open and is no event."""
+
+
+def suffix_for(kind: str, wanted: str = "") -> str:
+    """The suffix in which a kind is sent; `wanted` is "png" or ".png" or empty."""
+    suffix = f".{wanted.lower().removeprefix('.')}" if wanted else writable(kind)[0]
+    if suffix == ".":
+        suffix = writable(kind)[0]
+    if SUFFIXES.get(suffix) != kind or suffix not in writable(kind):
+        known = ", ".join(each.removeprefix(".") for each in writable(kind))
+        raise ApiError(400, f"{kind} cannot be sent as {wanted}: {known}", param="output_format")
+    return suffix
+
+
+def file_bytes(medium: Any, suffix: str, record: Record | None) -> bytes:
+    """A medium as a file of that suffix, with its record."""
+    return media.encode(medium, suffix, record)
+
+
+def sent(medium: Any, suffix: str, record: Record | None) -> dict[str, Any]:
+    """A medium as JSON: a text as it is, anything else in base64."""
+    facts: dict[str, Any] = {"kind": medium.kind, "media_type": TYPES[suffix]}
+    if record is not None:
+        facts["record"] = json.loads(record.to_json())
+    if medium.kind == "text":
+        return facts | {"text": str(medium)}
+    return facts | {"b64": base64.b64encode(file_bytes(medium, suffix, record)).decode("ascii")}
+
+
+def event_name(event: Any) -> str:
+    """"queued", "progress", "preview", "delta", "warn" or "result"."""
+    return "queued" if isinstance(event, Waiting) else type(event).__name__.lower()
+
+
+def plain(event: Any, *, previews: bool) -> dict[str, Any] | None:
+    """An event as JSON but for the result; None for a preview that nobody wants, which is then never decoded."""
+    if isinstance(event, Waiting):
+        return {"position": event.position}
+    if isinstance(event, Progress):
+        return {"step": event.step, "total": event.total, "unit": event.unit, "note": event.note}
+    if isinstance(event, Delta | Warn):
+        return {"text": event.text}
+    if isinstance(event, Preview):
+        medium = event.medium if previews else None
+        return None if medium is None else sent(medium, suffix_for(medium.kind), None)
+    assert not isinstance(event, Result), "results have media, which need their plan"
+    raise TypeError(f"no event: {event!r}")
+
+
+def sse(name: str, value: Mapping[str, Any]) -> str:
+    """One server-sent event."""
+    return f"event: {name}\ndata: {json.dumps(value)}\n\n"
+
+
+def base64_bytes(text: str, param: str) -> bytes:
+    """What a base64 text or a `data:` link holds."""
+    if text.startswith("data:"):
+        head = _DATA.match(text[:200])
+        if head is None:
+            raise ApiError(400, f"{param}: expected data:TYPE;base64,..., got {text[:40]!r}", param=param)
+        text = text[head.end() :]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(400, f"{param}: expected base64, got something else", param=param) from None
+
+
+def received(value: Any, param: str) -> Any:
+    """The medium a client means: `{"text": ...}`, `{"b64": ...}`, `{"url": "data:..."}`, or a plain string, which is a
+    text and never the name of a file here."""
+    if isinstance(value, str):
+        return media.Text(value)
+    if isinstance(value, Mapping):
+        if isinstance(text := value.get("text"), str):
+            return media.Text(text)
+        packed = value.get("b64") or value.get("url")
+        if isinstance(packed, str):
+            if packed.startswith(("http:", "https:")):
+                raise ApiError(400, f"{param}: links are not followed; send the content as data:TYPE;base64,...",
+                               param=param, code="remote_url_not_allowed")  # fmt: skip
+            return medium(base64_bytes(packed, param), param)
+    forms = '{"text": ...}, {"b64": ...} or {"url": "data:..."}'
+    raise ApiError(400, f"{param}: expected a text, {forms}", param=param)
+
+
+def medium(data: bytes, param: str) -> Any:
+    """The medium in some bytes; what they are is seen by their content."""
+    from conjure.core.errors import ConjureError
+
+    try:
+        return media.read(data)
+    except ConjureError as error:
+        raise ApiError(400, f"{param}: {error.message}", param=param) from None
