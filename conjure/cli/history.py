@@ -57,7 +57,7 @@ def history() -> None:
 as_json = click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 
 
-@history.command("search", context_settings=HELP)
+@history.command("search", epilog="\b\nExample:\n  conjure history search red --kind image", context_settings=HELP)
 @click.argument("words", nargs=-1)
 @click.option("--kind", default="", shell_complete=completing(names.kinds), help="Only this kind: image, text.")
 @click.option("--model", default="", shell_complete=completing(names.models), help="Only what this model made.")
@@ -80,7 +80,7 @@ def search(words: tuple[str, ...], kind: str, model: str, limit: int, as_json: b
     ]))  # fmt: skip
 
 
-@history.command("show", context_settings=HELP)
+@history.command("show", epilog="\b\nExample:\n  conjure history show last", context_settings=HELP)
 @click.argument("number", metavar="NUMBER")
 @as_json
 def show(number: str, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def show(number: str, as_json: bool) -> None:
         out(described(entry.record))
 
 
-@history.command("remake", context_settings=HELP)
+@history.command("remake", epilog="\b\nExample:\n  conjure history remake 12 -o again.png", context_settings=HELP)
 @click.argument("number", metavar="NUMBER")
 @click.option("-o", "--output", required=True, metavar="AGAIN", help="Where to write it.")
 @click.option("-y/-n", "--yes/--no", "overwrite", default=None, help="Overwrite AGAIN, or never. Default: ask.")
@@ -129,7 +129,7 @@ def remake(number: str, output: str, overwrite: bool | None) -> None:
     note(f"wrote {output}" + (f": number {entry.id}, byte for byte" if same else ""))
 
 
-@history.command("open", context_settings=HELP)
+@history.command("open", epilog="\b\nExample:\n  conjure history open last", context_settings=HELP)
 @click.argument("number", metavar="NUMBER")
 def open_(number: str) -> None:
     """Open a result in the program that the desktop has for it."""
@@ -141,7 +141,7 @@ def open_(number: str) -> None:
     subprocess.run([opener, str(path)], check=False)
 
 
-@history.command("export", context_settings=HELP)
+@history.command("export", epilog="\b\nExample:\n  conjure history export 12 14 -o kept/", context_settings=HELP)
 @click.argument("numbers", metavar="NUMBER...", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="FOLDER", help="Where to; it is made where it is missing.")
 @click.option("-y/-n", "--yes/--no", "overwrite", default=None, help="Overwrite files there, or never. Default: ask.")
@@ -162,7 +162,7 @@ def export(numbers: tuple[str, ...], output: str, overwrite: bool | None) -> Non
     note(f"wrote {len(targets)} files into {folder}")
 
 
-@history.command("delete", context_settings=HELP)
+@history.command("delete", epilog="\b\nExample:\n  conjure history delete 12 14 -y", context_settings=HELP)
 @click.argument("numbers", metavar="NUMBER...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All there is.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
