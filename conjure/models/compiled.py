@@ -87,6 +87,11 @@ class Compiled:
         self._fill = None  # and with it the transformer, whose file need not stay mapped
         self._turns = Turns()
 
+    @property
+    def looks_at_one(self) -> bool:
+        """Whether each token is embedded without a look at those before it."""
+        return self._ngram is None
+
     @staticmethod
     def supports(config: TransformerConfig) -> str:
         """Why a network of this shape cannot run in compiled code here; empty where it can."""
@@ -108,9 +113,27 @@ class Compiled:
 
     def _run(self, ids_BT: Tensor, cache: CompiledCache, last_only: bool, wanted: bool) -> Tensor:
         B, T = ids_BT.shape
+        more_BTD = None
+        if self._ngram is not None:
+            with torch.inference_mode():
+                more_BTD = self._ngram(ids_BT, cache=cache).float().contiguous()
+        lengths_B, places_B = torch.full((B,), cache.length), torch.arange(B)
+        logits = self.read(ids_BT, cache, lengths_B, places_B, last_only=last_only, wanted=wanted, more_BTD=more_BTD)
+        cache.advance(T)
+        return logits
+
+    def read(
+        self, ids_BT: Tensor, cache: CompiledCache, lengths_B: Tensor, places_B: Tensor, *, last_only: bool = True,
+        wanted: bool = True, more_BTD: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Logits float32 `[B, 1 or T, V]` (`[.., 0]` where they are not `wanted`) after these next ids of rows that
+        stand at `places_B` of the cache and hold `lengths_B` tokens, each its own number. The cache does not advance."""
+        B, T = ids_BT.shape
+        padding_B = cache.padding_B[places_B]
         call = structs.Call(
-            padding=cache.padding_B.data_ptr(), keys=cache.keys.data_ptr(), values=cache.values.data_ptr(),
-            batch=B, tokens=T, length=cache.length, capacity=cache.slots, last_only=last_only,
+            padding=padding_B.data_ptr(), lengths=lengths_B.data_ptr(), places=places_B.data_ptr(),
+            keys=cache.keys.data_ptr(), values=cache.values.data_ptr(), batch=B, tokens=T,
+            held=cache.keys.shape[1], capacity=cache.slots, last_only=last_only,
             threads=self.threads or torch.get_num_threads(),
         )  # fmt: skip
         for number, rope in enumerate((self.config.rope, self.config.rope_local)):
@@ -120,14 +143,10 @@ class Compiled:
                 call.rotated[number] = 2 * cos.shape[1]
         ids_BT = ids_BT.contiguous()
         call.ids = ids_BT.data_ptr()
-        if self._ngram is not None:
-            with torch.inference_mode():
-                more_BTD = self._ngram(ids_BT, cache=cache).float().contiguous()
-            call.more = more_BTD.data_ptr()
+        call.more = None if more_BTD is None else more_BTD.data_ptr()
         logits = torch.empty(B, 1 if last_only else T, self.config.vocab if wanted else 0)
         call.logits = logits.data_ptr() if wanted else None
         self._pass(self._model, call)
-        cache.advance(T)
         return logits
 
     def _describe(self, transformer: Transformer) -> structs.Model:

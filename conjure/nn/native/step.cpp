@@ -51,10 +51,12 @@ struct Call {
     const int64_t* ids;      // [B, T]
     const float* more;       // [B, T, D] that is added to the embedding, or null
     const int64_t* padding;  // [B]
-    uint8_t *keys, *values;  // [layer, B, K, capacity, ...]
+    const int64_t* lengths;  // [B]: slots in use before these tokens
+    const int64_t* places;   // [B]: which row of the memory is meant
+    uint8_t *keys, *values;  // [layer, held, K, capacity, ...]
     const float *cos[2], *sin[2];  // [capacity, rotated / 2]
     float* logits;  // [B, 1 or T, V]; null: none are needed
-    int32_t batch, tokens, length, capacity, rotated[2], last_only, threads;
+    int32_t batch, tokens, held, capacity, rotated[2], last_only, threads;
 };
 
 namespace {
@@ -242,7 +244,8 @@ void turn(float* v, const Norm& norm, const float* cos, const float* sin, int ro
 }
 
 size_t keys_at(int layer, int b, int head) {  // the number of slots before those of this head
-    return ((size_t)(layer * pass.c->batch + b) * pass.m->key_heads + head) * pass.c->capacity;
+    const Call& c = *pass.c;
+    return (((size_t)layer * c.held + c.places[b]) * pass.m->key_heads + head) * c.capacity;
 }
 
 // Queries and keys are normalised and turned; keys and values go into the cache
@@ -252,7 +255,8 @@ void remember(const Layer& l, int number) {
     int C = m.width, wide = padded(C, LANES), G = m.heads / m.key_heads, size = m.half_cache ? 2 : 4;
     share(pass.R * m.key_heads, 1, [&](int from, int end) {
         for (int item = from; item < end; item++) {
-            int r = item / m.key_heads, head = item % m.key_heads, b = r / c.tokens, slot = c.length + r % c.tokens;
+            int r = item / m.key_heads, head = item % m.key_heads, b = r / c.tokens;
+            int slot = (int)c.lengths[b] + r % c.tokens;
             int64_t position = slot > c.padding[b] ? slot - c.padding[b] : 0;
             const float *cos = nullptr, *sin = nullptr;
             int rotated = l.rope < 0 ? 0 : c.rotated[l.rope];
@@ -355,7 +359,8 @@ void attention(int thread, const Layer& l, int number) {
             Query queries[8];
             int count = all - first < 8 ? all - first : 8, pad = (int)c.padding[b];
             for (int i = 0; i < count; i++) {
-                int t = (first + i) / G, end_slot = c.length + t + 1, start = l.window ? end_slot - l.window : 0;
+                int t = (first + i) / G, end_slot = (int)c.lengths[b] + t + 1;
+                int start = l.window ? end_slot - l.window : 0;
                 queries[i] = {b * c.tokens + t, head * G + (first + i) % G, start > pad ? start : pad, end_slot};
             }
             const uint8_t* keys = c.keys + keys_at(number, b, head) * m.width * size;
@@ -394,7 +399,7 @@ void begin(int thread) {
     for (int r = thread; r < pass.R; r += pool->count) {
         float* x = pass.x.data() + (size_t)r * pass.wide;
         memset(x, 0, sizeof(float) * pass.wide);
-        int64_t position = c.length + r % c.tokens - c.padding[r / c.tokens];
+        int64_t position = c.lengths[r / c.tokens] + r % c.tokens - c.padding[r / c.tokens];
         embed(m.embed, c.ids[r], x);
         for (int i = 0; i < m.dim; i++) x[i] *= m.embedding_scale;
         if (c.more)

@@ -59,11 +59,11 @@ class Model(Structure):
 
 class Call(Structure):
     _fields_ = [
-        *[(name, c_void_p) for name in ("ids", "more", "padding", "keys", "values")],
+        *[(name, c_void_p) for name in ("ids", "more", "padding", "lengths", "places", "keys", "values")],
         ("cos", c_void_p * 2),
         ("sin", c_void_p * 2),
         ("logits", c_void_p),
-        *_integers("batch", "tokens", "length", "capacity"),
+        *_integers("batch", "tokens", "held", "capacity"),
         ("rotated", c_int32 * 2),
         *_integers("last_only", "threads"),
     ]
