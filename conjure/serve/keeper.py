@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from conjure.core import shelf
 from conjure.core.errors import ConjureError
@@ -13,6 +15,10 @@ from conjure.serve.errors import ApiError
 from conjure.serve.settings import Settings
 from conjure.tasks.table import Edge, resolve
 
+if TYPE_CHECKING:
+    from conjure.serve.texts import Writer
+
+T = TypeVar("T")
 FLOAT = 4  # bytes of a parameter once it is loaded
 
 
@@ -22,7 +28,7 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._budget = settings.memory_bytes
         self._own = {folder.name: folder.absolute() for folder in settings.models}
-        self._loaded: OrderedDict[tuple[Edge, str], tuple[Generative, int]] = OrderedDict()
+        self._loaded: OrderedDict[tuple[Edge | None, str], tuple[Any, int]] = OrderedDict()
 
     def offered(self) -> dict[str, ModelInfo]:
         """All that a client may name: the models of this machine and the folders the server was given."""
@@ -42,22 +48,48 @@ class Keeper:
         """The task with its model loaded, after those used longest ago have made room for it."""
         if not model:
             return resolve(edge)()
-        key = (edge, model)
+        return self._held((edge, model), lambda: resolve(edge).load(Path(shelf.find(model))))
+
+    def writer(self, model: str) -> Writer:
+        """A language model with the engine in which all its texts are written."""
+        from conjure.serve.texts import Writer
+        from conjure.tasks.load import load
+
+        def loaded() -> Writer:
+            found = load(model)
+            if not hasattr(found, "decoding"):
+                raise ConjureError(f"{model} is no model of language", hint="GET /v1/models lists what each can")
+            return Writer(found)  # type: ignore[arg-type]
+
+        return self._held((None, model), loaded)
+
+    def _held(self, key: tuple[Edge | None, str], make: Callable[[], T]) -> T:
         if key in self._loaded:
             self._loaded.move_to_end(key)
             return self._loaded[key][0]
+        model = key[1]
         info = shelf.info(model)
         need = max(FLOAT * info.parameters, info.bytes)
         if need > self._budget:
             raise ConjureError(f"{model} takes {need >> 20:,} MiB, the server may use {self._budget >> 20:,}",
                                hint="start it with a larger --memory, or choose a smaller model")  # fmt: skip
-        while self._loaded and sum(size for _, size in self._loaded.values()) + need > self._budget:
-            self._loaded.popitem(last=False)
-        task = resolve(edge).load(Path(shelf.find(model)))
-        self._loaded[key] = (task, need)
-        return task
+        while sum(size for _, size in self._loaded.values()) + need > self._budget:
+            idle = next((key for key, (held, _) in self._loaded.items() if not _busy(held)), None)
+            if idle is None:
+                raise ApiError(503, "the models in memory are all at work; ask again in a moment",
+                               code="overloaded", headers={"Retry-After": "2"})  # fmt: skip
+            del self._loaded[idle]
+        made = make()
+        self._loaded[key] = (made, need)
+        return made
 
     @property
     def held(self) -> dict[str, int]:
         """Name of each model in memory -> bytes of its weights."""
         return {model: size for (_, model), (_, size) in self._loaded.items()}
+
+
+def _busy(held: Any) -> bool:
+    """Whether texts are being written by it."""
+    engine = getattr(held, "engine", None)
+    return engine is not None and engine.load != (0, 0)

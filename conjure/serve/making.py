@@ -18,7 +18,7 @@ from conjure.serve.errors import ApiError, told
 from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, event_name, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.inputs import FILE
+from conjure.tasks.inputs import FILE, LOCAL
 from conjure.tasks.make import Plan, plan, record, run
 from conjure.tasks.table import Edge, everything, resolve
 
@@ -115,7 +115,7 @@ def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
         extra = field.json_schema_extra or {}
         if extra == FILE and isinstance(given.get(name), str) and given[name]:
             raise ApiError(400, f'options.{name}: expected a picture, {{"b64": ...}}', param=f"options.{name}")
-        if isinstance(extra, dict) and extra.get("local") and given.get(name):
+        if extra == LOCAL and given.get(name):
             raise ApiError(400, f"options.{name}: names files of this machine, which clients may not",
                            param=f"options.{name}", code="not_over_http")  # fmt: skip
 

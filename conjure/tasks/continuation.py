@@ -15,15 +15,20 @@ from conjure.core.device import read_rate
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Result
 from conjure.media.text import Text
+from conjure.tasks.inputs import LOCAL
 from conjure.tasks.public import PublicTask
 from conjure.tasks.writing import WritingOptions, constrained, knobs, told, unfinished, write
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContinuationOptions(WritingOptions):
-    schema: str = Field(default="", description="a file with the JSON schema that the new text keeps to")
+    schema: str = Field(
+        default="", json_schema_extra=LOCAL, description="a file with the JSON schema that the new text keeps to"
+    )
     regex: str = Field(default="", description="a regular expression that the new text matches as a whole")
-    grammar: str = Field(default="", description="a file with a grammar (Lark) that the new text keeps to")
+    grammar: str = Field(
+        default="", json_schema_extra=LOCAL, description="a file with a grammar (Lark) that the new text keeps to"
+    )
 
 
 class Continuation(PublicTask):

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Result
 from conjure.media.text import Text
+from conjure.tasks.inputs import LOCAL
 from conjure.tasks.public import PublicTask
 from conjure.tasks.writing import WritingOptions, constrained, instructed, knobs, told, unfinished, write
 
@@ -21,9 +22,13 @@ from conjure.tasks.writing import WritingOptions, constrained, instructed, knobs
 @dataclass(frozen=True, kw_only=True)
 class ConversationOptions(WritingOptions):
     system: str = Field(default="", description="what the system turn says: how to behave")
-    schema: str = Field(default="", description="a file with the JSON schema that the answer keeps to")
+    schema: str = Field(
+        default="", json_schema_extra=LOCAL, description="a file with the JSON schema that the answer keeps to"
+    )
     regex: str = Field(default="", description="a regular expression that the answer matches as a whole")
-    grammar: str = Field(default="", description="a file with a grammar (Lark) that the answer keeps to")
+    grammar: str = Field(
+        default="", json_schema_extra=LOCAL, description="a file with a grammar (Lark) that the answer keeps to"
+    )
 
 
 class Conversation(PublicTask):

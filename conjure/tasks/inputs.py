@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FILE: dict[str, Any] = {"file": "image"}
 """Marks a field of an Options class (`json_schema_extra`) whose value names a picture: a further input."""
 
+LOCAL: dict[str, Any] = {"local": True}
+"""Marks one whose value names files or models of this machine: clients of the server may not set it."""
+
 _TEXT = "text:"
 _VERBS = {"translat": "translate", "summari": "summarise", "classif": "classify"}
 """How an instruction begins -> the task it asks for."""

@@ -20,6 +20,7 @@ from conjure.decoding.prompt_cache import PromptCache
 from conjure.decoding.rows import Row
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel, Weights
+from conjure.tasks.inputs import LOCAL
 from conjure.tasks.load import load
 from conjure.tasks.public import WEIGHTS
 
@@ -54,10 +55,14 @@ class WritingOptions:
     contrastive_alpha: float | None = Field(default=None, ge=0, le=1, description="contrastive search among top_k")
     stop: tuple[str, ...] = Field(default=(), description="end before this text; may be given several times")
     lookup: int | None = Field(default=None, ge=0, le=32, description="guess so many tokens from the text: faster")
-    draft: str = Field(default="", description="a smaller model with the same tokens that guesses ahead: speed alone")
+    draft: str = Field(
+        default="", json_schema_extra=LOCAL,
+        description="a smaller model with the same tokens that guesses ahead: speed alone",
+    )
     guesses: int | None = Field(default=None, ge=1, le=32, description="how many tokens the draft guesses at once")
     prompt_cache: str = Field(
-        default="", description="a folder that keeps what was read: a single text that begins the same starts at once"
+        default="", json_schema_extra=LOCAL,
+        description="a folder that keeps what was read: a single text that begins the same starts at once",
     )
     logprobs: bool = Field(default=False, description="list every token with its log-probability in the JSON")
     alternatives: int = Field(default=0, ge=0, le=100, description="the likeliest tokens at each place, in the JSON")
