@@ -57,6 +57,7 @@ def serve(
                             server_header=False, date_header=False)  # fmt: skip
     server = uvicorn.Server(config)
     listening = config.bind_socket()
+    listening.listen(config.backlog)  # who comes before the server is up waits
     name = "localhost" if settings.loopback else host
     note(f"serving at http://{name}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
     server.run(sockets=[listening])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,38 +19,44 @@ from conjure.cli.serve import _bytes
 from conjure.core.errors import ConjureError
 
 
-def started(*arguments: str) -> tuple[subprocess.Popen[str], str, str]:
+@contextmanager
+def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """The process, its address, and what it said before that."""
-    child = subprocess.Popen([sys.executable, "-m", "conjure", "serve", "--port", "0", *arguments],
-                             stderr=subprocess.PIPE, text=True, env=os.environ | {"CONJURE_HISTORY": "off"})  # fmt: skip
-    said = ""
-    assert child.stderr is not None
-    for line in child.stderr:
-        said += line
-        if found := re.search(r"serving at http://[^:]+:(\d+)/v1", line):
-            return child, f"http://127.0.0.1:{found[1]}", said
-    raise AssertionError(said)
+    command = [sys.executable, "-m", "conjure", "serve", "--port", "0", *arguments]
+    quiet = os.environ | {"CONJURE_HISTORY": "off"}
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=quiet)
+    said, found = "", None
+    with child:
+        try:
+            assert child.stderr is not None
+            while found is None and (line := child.stderr.readline()):
+                said += line
+                found = re.search(r"serving at http://[^:]+:(\d+)/v1", line)
+            assert found is not None, said
+            yield child, f"http://127.0.0.1:{found[1]}", said
+        finally:
+            child.kill()
 
 
 def test_it_serves_until_it_is_stopped() -> None:
-    child, url, said = started()
-    with urllib.request.urlopen(f"{url}/v1/models") as answer:
-        names = [each["id"] for each in json.load(answer)["data"]]
-    assert "starter/chat" in names and "key" not in said
-    child.send_signal(signal.SIGINT)
-    assert child.wait(20) in (0, 130)
+    with started() as (child, url, said):
+        with urllib.request.urlopen(f"{url}/v1/models") as answer:
+            names = [each["id"] for each in json.load(answer)["data"]]
+        assert "starter/chat" in names and "key" not in said
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) in (0, 130)
 
 
 def test_others_need_the_key_that_is_printed_once() -> None:
-    child, url, said = started("--host", "0.0.0.0", "--no-history")
-    key = re.search(r"this key: (\S+)", said)
-    assert key is not None
-    with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(f"{url}/v1/models")
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/models", headers={"x-api-key": key[1]})) as answer:
-        assert answer.status == 200
-    child.terminate()
-    child.wait(20)
+    with started("--host", "0.0.0.0", "--no-history") as (_, url, said):
+        key = re.search(r"this key: (\S+)", said)
+        assert key is not None
+        with pytest.raises(urllib.error.HTTPError, match="401") as refused:
+            urllib.request.urlopen(f"{url}/v1/models")
+        refused.value.close()
+        asked = urllib.request.Request(f"{url}/v1/models", headers={"x-api-key": key[1]})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.status == 200
 
 
 def test_sizes_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
