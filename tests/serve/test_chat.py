@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pydantic
@@ -17,7 +18,7 @@ from conjure.models.language import LanguageModel
 from conjure.serve.settings import Settings
 from tests.serve.running import running
 
-QUESTION = [{"role": "user", "content": "What is 3 plus 4?"}]
+QUESTION: Any = [{"role": "user", "content": "What is 3 plus 4?"}]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,10 @@ def client(place: str) -> Iterator[openai.OpenAI]:
         yield made
 
 
+def _tasks(client: openai.OpenAI, name: str) -> Any:
+    return client.models.retrieve(name).to_dict()["tasks"]
+
+
 @pytest.fixture(scope="module")
 def chat_model() -> LanguageModel:
     found = conjure.load("starter/chat")
@@ -39,16 +44,16 @@ def chat_model() -> LanguageModel:
     return found
 
 
-def told(model: LanguageModel, **knobs: object) -> str:
+def told(model: LanguageModel, **knobs: Any) -> str:
     """What the model answers where nothing is served."""
     return model.continued([model.tokenizer.chat(QUESTION)], [1], **knobs)[0].text.lstrip(" ")
 
 
 def test_models_are_listed_with_what_they_read_and_write(client: openai.OpenAI) -> None:
     found = {each.id: each for each in client.models.list()}
-    chat = found["starter/chat"].to_dict()
+    chat: Any = found["starter/chat"].to_dict()
     assert chat["architecture"] == {"input_modalities": ["text"], "output_modalities": ["text"]}
-    assert client.models.retrieve("starter/pictograms").to_dict()["tasks"][0] == "draw"
+    assert _tasks(client, "starter/pictograms")[0] == "draw"
     with pytest.raises(openai.NotFoundError, match="no model"):
         client.models.retrieve("starter/nothing")
 
@@ -97,8 +102,8 @@ def test_the_stream_helper_and_the_asynchronous_client(place: str) -> None:
 
 
 def test_log_probabilities(client: openai.OpenAI) -> None:
-    made = client.chat.completions.create(model="starter/chat", messages=QUESTION, temperature=1, seed=1, max_tokens=5,  # type: ignore[call-overload]
-                                          logprobs=True, top_logprobs=3)  # fmt: skip
+    asked = {"model": "starter/chat", "messages": QUESTION, "temperature": 1, "seed": 1, "max_tokens": 5}
+    made: Any = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
     content = made.choices[0].logprobs.content
     assert len(content) == made.usage.completion_tokens and all(each.logprob <= 0 for each in content)
     for each in content:
@@ -117,7 +122,7 @@ def test_an_answer_keeps_to_a_schema(client: openai.OpenAI) -> None:
     made = client.chat.completions.parse(model="starter/chat", messages=QUESTION, response_format=Sum, max_tokens=120,  # type: ignore[arg-type]
                                          temperature=0.9, seed=3)  # fmt: skip
     assert isinstance(made.choices[0].message.parsed, Sum)
-    loose = client.chat.completions.create(model="starter/chat", messages=QUESTION, max_tokens=60, seed=2,  # type: ignore[call-overload]
+    loose: Any = client.chat.completions.create(model="starter/chat", messages=QUESTION, max_tokens=60, seed=2,  # type: ignore[call-overload]
                                            response_format={"type": "json_object"}, temperature=0)  # fmt: skip
     if loose.choices[0].finish_reason == "stop":
         assert isinstance(json.loads(loose.choices[0].message.content), dict)

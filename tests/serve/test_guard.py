@@ -31,7 +31,7 @@ def locked_place() -> Iterator[str]:
 
 
 def ask(
-    url: str, path: str = "/v1/models", method: str = "GET", body: bytes | None = None, **headers: str
+    url: str, path: str = "/v1/models", method: str = "GET", body: bytes | None = None, /, **headers: str
 ) -> tuple[int, dict[str, object]]:
     place = urlsplit(url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=200)
