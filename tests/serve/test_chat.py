@@ -130,6 +130,50 @@ def test_an_answer_keeps_to_a_schema(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="starter/chat", messages=QUESTION, response_format={"type": "json_schema"})  # type: ignore[call-overload]
 
 
+def tool(name: str, **properties: str) -> Any:
+    parameters = {
+        "type": "object", "additionalProperties": False, "required": list(properties),
+        "properties": {key: {"type": kind} for key, kind in properties.items()},
+    }  # fmt: skip
+    return {"type": "function", "function": {"name": name, "description": name, "parameters": parameters}}
+
+
+WEATHER, ADD = tool("get_weather", city="string"), tool("add", a="integer", b="integer")
+PARIS: Any = [{"role": "user", "content": "What is the weather in Paris?"}]
+
+
+def test_a_model_calls_a_tool_and_hears_of_it(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "starter/chat", "tools": [WEATHER, ADD], "temperature": 0, "max_tokens": 60}
+    made = client.chat.completions.create(messages=PARIS, **asked).choices[0]
+    assert made.finish_reason == "tool_calls" and made.message.content is None and made.message.tool_calls
+    call: Any = made.message.tool_calls[0]
+    assert call.function.name == "get_weather" and json.loads(call.function.arguments) == {"city": "Paris"}
+    talk = [*PARIS, made.message, {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
+    assert client.chat.completions.create(messages=talk, **asked).choices[0].message.role == "assistant"
+    with client.chat.completions.stream(messages=PARIS, **asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    streamed: Any = (final.message.tool_calls or [None])[0]
+    assert final.finish_reason == "tool_calls" and streamed.function.arguments == call.function.arguments
+    plain = client.chat.completions.create(messages=QUESTION, **asked, tool_choice="none").choices[0]
+    assert plain.message.tool_calls is None and plain.message.content
+
+
+def test_a_choice_of_tools_is_kept(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "starter/chat", "messages": PARIS, "tools": [WEATHER, ADD], "max_tokens": 200}
+    only: Any = {"type": "function", "function": {"name": "add"}}
+    choices: Any = (("required", {"get_weather", "add"}), (only, {"add"}))
+    for choice, names in choices:
+        made: Any = client.chat.completions.create(**asked, tool_choice=choice, seed=5).choices[0]
+        (call,) = made.message.tool_calls
+        assert call.function.name in names and set(json.loads(call.function.arguments)) <= {"city", "a", "b"}
+    for wrong, said in (
+        ({"tool_choice": {"type": "function", "function": {"name": "sing"}}}, "no tool is called"),
+        ({"tool_choice": "perhaps"}, "expected auto"), ({"tools": [{"type": "function"}]}, "expected a function"),
+    ):  # fmt: skip
+        with pytest.raises(openai.BadRequestError, match=said):
+            client.chat.completions.create(**asked | wrong)
+
+
 def test_completions_of_texts_and_of_ids(client: openai.OpenAI) -> None:
     text = "Once upon a time there was a"
     made = client.completions.create(model="starter/story", prompt=[text, "The sea was"], max_tokens=8, temperature=0,
