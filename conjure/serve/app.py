@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from conjure.core.version import __version__
-from conjure.serve import chat, completions, errors, images, making, models, past
+from conjure.serve import chat, completions, errors, images, making, messages, models, past, responses
 from conjure.serve.guard import Guard
 from conjure.serve.settings import Settings
 from conjure.serve.state import Server, server
@@ -31,7 +31,7 @@ def build(settings: Settings) -> FastAPI:
     app = FastAPI(title="conjure", version=__version__, lifespan=living, docs_url="/docs", redoc_url=None)
     errors.install(app)
     app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
-    for part in (models, making, images, chat, completions, past):
+    for part in (models, making, images, chat, completions, messages, responses, past):
         app.include_router(part.router)
 
     @app.get("/health")

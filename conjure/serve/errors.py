@@ -48,6 +48,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def _api(request: Request, error: ApiError) -> JSONResponse:
+        if request.url.path.startswith("/v1/messages"):  # that shape has one word more
+            return JSONResponse({"type": "error", **error.body()}, error.status, headers=dict(error.headers or {}))
         return error.response()
 
     @app.exception_handler(ConjureError)

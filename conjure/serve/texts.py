@@ -104,6 +104,10 @@ class Writer:
             for stream in streams.values():
                 stream.close()  # type: ignore[attr-defined]
 
+    def count(self, wish: TextWish) -> int:
+        """How many tokens the prompt has."""
+        return len(self._ids(wish))
+
     def _ids(self, wish: TextWish) -> list[int]:
         tokenizer = self.model.tokenizer
         if wish.messages:
