@@ -73,7 +73,7 @@ def _given(
     from conjure.tasks.make import way
 
     given = tuple(_understood(word, seen) for word in words)
-    return given, way([each.kind for each in given], **{**wish, "task": wish.get("task") or instructed(given, flags)})
+    return given, way([each.kind for each in given], **wish, hint=instructed(given, flags))
 
 
 def _attached(given: tuple[Given, ...], edge: Edge, tokens: Sequence[str]) -> tuple[tuple[Given, ...], dict[str, Any]]:

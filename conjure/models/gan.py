@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from conjure.core.errors import ConjureError
+from conjure.nn.adversarial import judged
 
 SLOPE = 0.2  # of the critic's leaky ReLU
 SPREAD = 0.02  # of new weights
@@ -150,8 +150,7 @@ class GAN(nn.Module):
             )
         judged_B = torch.zeros_like(fake_B)
         if bool(turn_B.any()):
-            still = {name: weight.detach() for name, weight in self.critic.named_parameters()}
-            score_B = functional_call(self.critic, still, (fake_BCHW, labels_B))
+            score_B = judged(self.critic, fake_BCHW, labels_B)
             judged_B = turn_B * (F.softplus(-score_B) if game == "nonsaturating" else -score_B)
         return critic_B, judged_B, (real_B - fake_B).detach()
 

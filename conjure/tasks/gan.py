@@ -26,6 +26,7 @@ from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.metrics.frechet import distance, frechet_distance, gaussian
 from conjure.metrics.kernel_distance import kernel_distance
+from conjure.metrics.variety import COLLAPSED, variety
 from conjure.models.features import load_extractor
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.gan import GAN, GANConfig
@@ -33,7 +34,6 @@ from conjure.tasks.memorisation import Sets, small_sets
 
 LOOKED = 1000  # pictures that the evaluation while training looks at
 COARSE = 7  # pixels of a side to which pictures are averaged for it
-COLLAPSED = 0.5  # variety below this is said
 PART = 200  # pictures at a time
 
 
@@ -227,14 +227,3 @@ def _coarse(pixels_NHWC: np.ndarray) -> np.ndarray:
 
 def _coarse_distance(made_NHWC: np.ndarray, real_NHWC: np.ndarray) -> float:
     return distance(gaussian(_coarse(made_NHWC)), gaussian(_coarse(real_NHWC)))
-
-
-def variety(made_NHWC: np.ndarray, real_NHWC: np.ndarray) -> float:
-    """Mean distance of neighbours in the list of samples over that in the list of real pictures: 0 where all samples
-    are one picture, about 1 where they differ as real ones do."""
-
-    def apart(pixels_NHWC: np.ndarray) -> float:
-        x_ND = pixels_NHWC.reshape(len(pixels_NHWC), -1).astype(np.float32)
-        return float(np.linalg.norm(x_ND - np.roll(x_ND, 1, axis=0), axis=1).mean())
-
-    return apart(made_NHWC) / max(apart(real_NHWC), 1e-9)

@@ -94,8 +94,8 @@ def plan(
     if seed is not None and not 0 <= seed < MAX_SEED:
         raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
     given = tuple(understand(each) for each in inputs)
-    task = task or instructed(given, options)
-    edges = way([each.kind for each in given if not each.option], to=to, output=output, model=model, task=task)
+    kinds, hint = [each.kind for each in given if not each.option], instructed(given, options)
+    edges = way(kinds, to=to, output=output, model=model, task=task, hint=hint)
     last = edges[-1]
     given, options = attached(resolve(last).Options, options, given)
     models = tuple(_fitting(edge, model if edge is last else None) for edge in edges)
@@ -116,16 +116,21 @@ def way(
     output: str | Path | None = None,
     model: str | None = None,
     task: str | None = None,
+    hint: str | None = None,
 ) -> tuple[Edge, ...]:
-    """The edge, or the path of edges, for inputs of these kinds."""
+    """The edge, or the path of edges, for inputs of these kinds. `hint` is the task that inputs and options suggest: it
+    counts where none is named, and not for a model that was made for another."""
     if not kinds:
         raise ConjureError(
             "nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png'
         )
-    wanted = _wanted(tuple(kinds), to, output, model, task)
-    if model is not None and (edge := _chosen(table.direct(kinds, wanted, task), model, task, len(kinds))):
-        return (edge,)
-    return table.path(kinds, wanted, task)
+    asked = task or hint
+    wanted = _wanted(tuple(kinds), to, output, model, asked)
+    if model is not None:
+        for each in (asked,) if is_public(shelf.find(model)) else dict.fromkeys((asked, task)):
+            if edge := _chosen(table.direct(kinds, wanted, each), model, each, len(kinds)):
+                return (edge,)
+    return table.path(kinds, wanted, asked)
 
 
 def run(planned: Plan, ready: Callable[[Edge, str], Generative] | None = None) -> Iterator[Event]:
