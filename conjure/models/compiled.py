@@ -127,7 +127,7 @@ class Compiled:
         wanted: bool = True, more_BTD: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Logits float32 `[B, 1 or T, V]` (`[.., 0]` where they are not `wanted`) after these next ids of rows that
-        stand at `places_B` of the cache and hold `lengths_B` tokens, each its own number. The cache does not advance."""
+        stand at `places_B` of the cache and hold `lengths_B` tokens, each its own number. The cache stays as it is."""
         B, T = ids_BT.shape
         padding_B = cache.padding_B[places_B]
         call = structs.Call(

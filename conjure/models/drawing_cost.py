@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from conjure.models.controlnet import ControlNet, ControlNetConfig
 from conjure.models.prompts import LENGTHS
 from conjure.models.public.denoisers import autoencoder_laid_out, laid_out
 from conjure.models.public.diffusers import Pipeline
@@ -34,10 +35,9 @@ class Cost:
     step_flops: float
     """One evaluation for one picture, without what guidance adds."""
     decode_flops: float
+    encode_flops: float
     memory: int
     """Bytes of activations."""
-    distilled: bool
-    """Guidance costs nothing."""
 
 
 def of(pipeline: Pipeline, height: int, width: int, tile: int = 0) -> Cost:
@@ -46,19 +46,25 @@ def of(pipeline: Pipeline, height: int, width: int, tile: int = 0) -> Cost:
     decoder, _ = autoencoder_laid_out(pipeline)
     by = decoder.config.shrink
     latents = torch.empty(1, decoder.config.latent, height // by, width // by, device="meta")
-    distilled = pipeline.kind == "flux" or bool(pipeline.kind == "sd" and getattr(network.config, "guidance", 0))
-    return Cost(step_flops=_flops(lambda: _step(network, pipeline, latents)), distilled=distilled,
+    pixels = torch.empty(1, decoder.config.channels, height, width, device="meta")
+    return Cost(step_flops=_flops(lambda: _step(network, pipeline, latents)),
                 decode_flops=_flops(lambda: decoder.decode(latents)),
+                encode_flops=_flops(lambda: decoder.encode(pixels)[0]),
                 memory=memory(pipeline, height, width, tile))  # fmt: skip
 
 
-def _step(network: Any, pipeline: Pipeline, latents: Tensor) -> Tensor:
-    """One evaluation of the denoiser for a prompt of a usual length."""
+def distilled(pipeline: Pipeline) -> bool:
+    """Whether guidance is told to the network, and costs nothing."""
+    return pipeline.kind == "flux" or bool(pipeline.kind == "sd" and pipeline.network.config.get("time_cond_proj_dim"))
+
+
+def _step(network: Any, pipeline: Pipeline, latents: Tensor) -> Any:
+    """One evaluation of the denoiser, or of what steers it, for a prompt of a usual length."""
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(1, *shape, device="meta")
 
-    kind, config = pipeline.kind, network.config
+    kind, config = pipeline.kind, getattr(network.config, "unet", network.config)
     if kind == "dit":
         return network(latents, empty(), empty().long())
     if kind in ("sd3", "flux"):
@@ -66,10 +72,23 @@ def _step(network: Any, pipeline: Pipeline, latents: Tensor) -> Tensor:
         return network(latents, empty(), *told) if kind == "sd3" else network(latents, empty(), *told, empty())
     x = torch.empty(1, config.channels, *latents.shape[2:], device="meta")
     context = empty(TEXT, config.context)
+    more = {"guidance_B": empty()} if config.guidance else {}
+    if isinstance(network, ControlNet):
+        by = network.config.shrink
+        more["hint_BCHW"] = empty(network.config.hint_channels, x.shape[2] * by, x.shape[3] * by)
     if kind == "sd":
-        return network(x, empty(), context, guidance_B=empty() if config.guidance else None)
+        return network(x, empty(), context, **more)
     pooled = empty(config.added - SIZES * config.size_width)
-    return network(x, empty(), context, pooled_BP=pooled, sizes_BN=empty(SIZES))
+    return network(x, empty(), context, pooled_BP=pooled, sizes_BN=empty(SIZES), **more)
+
+
+def steering(config: ControlNetConfig, pipeline: Pipeline, height: int, width: int) -> tuple[float, int]:
+    """Operations of one evaluation of a ControlNet for one picture, and its parameters."""
+    with torch.device("meta"):
+        network = ControlNet(config)
+        by = shrink(pipeline)
+        latents = torch.empty(1, config.unet.channels, height // by, width // by)
+    return _flops(lambda: _step(network, pipeline, latents)), sum(each.numel() for each in network.parameters())
 
 
 def shrink(pipeline: Pipeline) -> int:
@@ -106,7 +125,7 @@ def _held(pipeline: Pipeline) -> int:
     return WIDTHS * dim // 4  # a token is 2 x 2 latents
 
 
-def _flops(call: Callable[[], Tensor]) -> float:
+def _flops(call: Callable[[], Any]) -> float:
     counter = FlopCounterMode(display=False)
     with counter, torch.inference_mode():
         call()

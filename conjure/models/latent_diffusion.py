@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +22,15 @@ from conjure.diffusion.guidance import rescaled
 from conjure.diffusion.samplers import Draw, Step
 from conjure.diffusion.schedule import schedule_from
 from conjure.models.class_dit import ClassDiTConfig
+from conjure.models.controlnet import ControlNet, summed
 from conjure.models.prompts import Condition, Labels, Prompts
 from conjure.models.public import diffusers, embeddings, lora, single_file
 from conjure.models.public.denoisers import open_autoencoder, open_denoiser
 from conjure.models.public.diffusers import Kind, Pipeline
 from conjure.models.public.lora import Host, LoraReport
+from conjure.models.taesd import TinyAutoencoder
+
+Reads = Literal["", "picture", "mask"]
 
 LARGEST_PREVIEW = 32
 """Side of the latents that a preview is decoded from."""
@@ -46,6 +51,19 @@ class Wish:
     """Moves the spread of guided predictions back towards the unguided (Lin et al. 2023, arXiv 2305.08891, 3.4)."""
     strength: float = 1.0
     """How much of a picture that is started from is made anew."""
+    likeness: float = 0.0
+    """How strongly the picture in `beside` pulls, for networks that are told what to change in it (Brooks et al. 2023,
+    arXiv 2211.09800, equation 3); 0: its pull is part of that of the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What a ControlNet is shown, and how much it counts."""
+
+    network: ControlNet
+    picture_BCHW: Tensor
+    """float32 in [0, 1], B 1."""
+    weight: float = 1.0
 
 
 class TorchNoise:
@@ -117,6 +135,11 @@ class LatentDiffusion:
         return default_side(self.pipeline) * self.downscale
 
     @property
+    def reads(self) -> Reads:
+        """What its network reads beside noise."""
+        return reads_of(self.pipeline)
+
+    @property
     def distilled(self) -> bool:
         """Guidance is told to the network, so there is nothing to compare with: Flux, latent consistency models."""
         return self.kind == "flux" or (self.kind == "sd" and bool(getattr(self.denoiser.config, "guidance", 0)))
@@ -175,25 +198,27 @@ class LatentDiffusion:
     def sample(
         self, condition: Condition, unconditional: Condition | None, wish: Wish, *, noise: Draw, height: int,
         width: int, start: Tensor | None = None, mask: Tensor | None = None, beside: Tensor | None = None,
+        drawn: Tensor | None = None, guides: Sequence[Guide] = (),
     ) -> Iterator[Step]:  # fmt: skip
         """Steps from noise, or from the latents `start` `[B, C, h, w]` as far as `wish.strength` goes.
 
-        `noise` gives the start's noise and that of the steps. Where `mask` `[B, 1, h, w]` is 0, every estimate is that
-        of `start`; where it is 1, it is free. `beside` `[B, C', h, w]` are channels that some networks read beside the
-        noisy latents (inpainting, edits). A `ConjureError` names the step that gave no numbers.
+        `noise` gives the start's noise, where it is not `drawn` already, and that of the steps. Where `mask`
+        `[B, 1, h, w]` is 0, every estimate is that of `start`; where it is 1, it is free. `beside` `[B, C', h, w]` are
+        channels that some networks read beside the noisy latents (inpainting, edits). A `ConjureError` names the step
+        that gave no numbers.
         """
         assert mask is None or start is not None, "a mask keeps parts of what is started from"
         shape = self.latents(height, width)
         plan = schedule_from(self.pipeline.scheduler, wish.sampler).plan(
             wish.steps, strength=wish.strength, tokens=tokens_of(self.pipeline, shape[1], shape[2])
         )
-        drawn = noise(shape)
+        drawn = noise(shape) if drawn is None else drawn
         x = plan.prior(drawn) if start is None else plan.noisy(start.cpu(), drawn)
         hold = None
         if mask is not None and start is not None:
             free, kept = mask.to(self.device), start.to(self.device)
             hold = lambda x0: free * x0 + (1 - free) * kept  # noqa: E731
-        predict = self._predict(condition, unconditional, wish, (height, width), beside)
+        predict = self._predict(condition, unconditional, wish, (height, width), beside, guides)
         yield from plan.steps(predict, x.to(self.device), noise, hold=hold)
 
     @torch.inference_mode()
@@ -204,11 +229,18 @@ class LatentDiffusion:
         return whole.permute(0, 2, 3, 1).cpu()
 
     @torch.inference_mode()
-    def encode(self, pixels_BHWC: Tensor) -> Tensor:
-        """Latents of uint8 pixels `[B, H, W, 3]`: the means, as they stand at the end of sampling."""
-        x_BCHW = pixels_BHWC.to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        mean, _ = self.autoencoder.encode(x_BCHW)
-        return self.autoencoder.to_latent(mean)
+    def encode(self, pixels_BHWC: Tensor, noise: Draw | None = None, tile: int = 0) -> Tensor:
+        """Latents of uint8 pixels `[B, H, W, 3]`, as they stand at the end of sampling: the means, or drawn around them
+        with `noise`, as diffusers starts from a picture."""
+        return self.autoencoder.to_latent(self.moments(pixels_BHWC.float() / 127.5 - 1, noise, tile))
+
+    @torch.inference_mode()
+    def moments(self, x_BHWC: Tensor, noise: Draw | None = None, tile: int = 0) -> Tensor:
+        """The same of pixels in [-1, 1], as the autoencoder itself has them, not scaled for diffusion."""
+        mean, logvar = self.autoencoder.encode(x_BHWC.to(self.device).permute(0, 3, 1, 2), tile)
+        if noise is None or isinstance(self.autoencoder, TinyAutoencoder):  # which knows no spread
+            return mean
+        return mean + (0.5 * logvar).exp() * noise(mean.shape[1:]).to(mean)
 
     def preview(self, x0_BChw: Tensor) -> Tensor:
         """Pixels of an estimate, small: latents are pictures themselves, so shrunk ones decode to the same in small."""
@@ -220,30 +252,41 @@ class LatentDiffusion:
 
     def _predict(
         self, condition: Condition, unconditional: Condition | None, wish: Wish, sides: tuple[int, int],
-        beside: Tensor | None,
+        beside: Tensor | None, guides: Sequence[Guide],
     ) -> Callable[[Tensor, Tensor], Tensor]:  # fmt: skip
         """What a plan asks for its steps: the network's output, guided."""
         told = condition.to(self.device)
+        ask = partial(self._call, wish=wish, sides=sides, guides=guides)
         if unconditional is None:
-            return lambda x, t_B: self._call(_beside(x, beside), t_B, told, wish, sides)
-        both = unconditional.to(self.device).joined(told)
+            return lambda x, t_B: ask(_beside(x, beside), t_B, told)
+        nothing = unconditional.to(self.device)
+        if wish.likeness and beside is not None:
+            return partial(_edited, ask, nothing.joined(nothing).joined(told), beside, wish)
+        both = nothing.joined(told)
 
         def predict(x: Tensor, t_B: Tensor) -> Tensor:
             doubled = torch.cat([_beside(x, beside)] * 2)
-            without, with_it = self._call(doubled, torch.cat([t_B, t_B]), both, wish, sides).chunk(2)
+            without, with_it = ask(doubled, torch.cat([t_B, t_B]), both).chunk(2)
             out = without + wish.guidance * (with_it - without)
             return rescaled(out, with_it, wish.rescale) if wish.rescale else out
 
         return predict
 
-    def _call(self, x: Tensor, t_B: Tensor, told: Condition, wish: Wish, sides: tuple[int, int]) -> Tensor:
+    def _call(
+        self, x: Tensor, t_B: Tensor, told: Condition, *, wish: Wish, sides: tuple[int, int], guides: Sequence[Guide]
+    ) -> Tensor:
         t_B = t_B.to(self.device).float()
-        if self.kind == "sd":
+        if self.kind in ("sd", "sdxl"):
+            more = {} if self.kind == "sd" else {
+                "pooled_BP": told.pooled_NP,
+                "sizes_BN": torch.tensor([[*sides, 0, 0, *sides]] * len(x), dtype=torch.float32, device=self.device),
+            }  # fmt: skip
             scale_B = torch.full((len(x),), wish.guidance - 1, device=self.device) if self.distilled else None
-            return self.denoiser(x, t_B, told.context_NTD, guidance_B=scale_B)
-        if self.kind == "sdxl":
-            sizes_BN = torch.tensor([[*sides, 0, 0, *sides]] * len(x), dtype=torch.float32, device=self.device)
-            return self.denoiser(x, t_B, told.context_NTD, pooled_BP=told.pooled_NP, sizes_BN=sizes_BN)
+            said = [each.network(x, t_B, told.context_NTD, scale=each.weight, hint_BCHW=each.picture_BCHW.to(
+                self.device).expand(len(x), -1, -1, -1), **more) for each in guides]  # fmt: skip
+            return self.denoiser(x, t_B, told.context_NTD, guidance_B=scale_B,
+                                 residuals=summed(said) if said else None, **more)  # fmt: skip
+        assert not guides, "guides are for U-Nets"
         if self.kind == "dit":  # it also says how sure it is, which no sampler here asks for
             return self.denoiser(x, t_B, told.context_NTD)[:, : x.shape[1]]
         if self.kind == "sd3":
@@ -252,8 +295,32 @@ class LatentDiffusion:
         return self.denoiser(x, t_B, told.context_NTD, told.pooled_NP, guidance_B)
 
 
+def _edited(
+    ask: Callable[..., Tensor], told: Condition, beside: Tensor, wish: Wish, x: Tensor, t_B: Tensor
+) -> Tensor:
+    """The output of a network that changes a picture as it is told, guided by the picture, then by the text."""
+    rows = torch.cat([_beside(x, 0 * beside), _beside(x, beside), _beside(x, beside)])
+    neither, picture, both = ask(rows, t_B.repeat(3), told).chunk(3)
+    out = neither + wish.likeness * (picture - neither) + wish.guidance * (both - picture)
+    return rescaled(out, both, wish.rescale) if wish.rescale else out
+
+
 def _beside(x: Tensor, beside: Tensor | None) -> Tensor:
     return x if beside is None else torch.cat([x, beside.to(x)], dim=1)
+
+
+def reads_of(pipeline: Pipeline) -> Reads:
+    """What the network of a model reads beside noise: nothing, a picture to change, or a mask and what it leaves."""
+    if pipeline.kind not in ("sd", "sdxl"):
+        return ""
+    latents = int(pipeline.parts["vae"].config.get("latent_channels") or 4)
+    channels = int(pipeline.network.config.get("in_channels") or 4)
+    found = {latents: "", 2 * latents: "picture", 2 * latents + 1: "mask"}
+    if channels not in found:
+        raise ConjureError(f"{pipeline.path}: the network reads {channels} channels, its autoencoder has {latents}",
+                           hint=f"known are {latents}, {2 * latents} (a picture to change) and {2 * latents + 1} (a "
+                           "mask and what it leaves)")
+    return found[channels]  # type: ignore[return-value]
 
 
 def tokens_of(pipeline: Pipeline, height: int, width: int) -> int | None:

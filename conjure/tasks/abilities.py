@@ -25,6 +25,7 @@ HEADS = {
     "ForQuestionAnswering": ("answer", "embed"),
 }
 """How the class names of encoders end."""
+PAINTER = ("draw", "vary", "inpaint", "outpaint")
 OWN = {
     "text_to_text": ("continue", "complete", "classify", "embed"),
     "chat": ("chat", "continue", "answer", "translate", "summarise", "classify", "embed"),
@@ -76,7 +77,7 @@ def abilities(path: Path) -> tuple[str, ...]:
 
 
 def pictures(path: Path) -> tuple[str, ...]:
-    """The same of a public picture model: those that read more channels than there are in noise start from pictures."""
+    """The same of a public picture model: those that read more channels than there are in noise change pictures."""
     from conjure.models.public import diffusers, single_file  # imports torch
 
     if path.is_file():
@@ -84,15 +85,15 @@ def pictures(path: Path) -> tuple[str, ...]:
     else:
         kind, part = diffusers.kind_of(diffusers.read_index(path)), path / "unet"
         channels = int(diffusers.read_json(part / "config.json").get("in_channels") or 4) if part.is_dir() else 4
-    return ("draw",) if channels == 4 or kind not in ("sd", "sdxl") else ()
+    if kind not in ("sd", "sdxl"):
+        return ("draw",) if kind == "dit" else PAINTER
+    return {4: (*PAINTER, "control"), 8: ("edit",), 9: ("inpaint", "outpaint")}.get(channels, ())
 
 
 def cannot(name: str, path: Path, task: str) -> ConjureError:
     """The refusal that says what the model can do instead."""
     can = abilities(path)
     what = ", ".join(dict.fromkeys(can)) or "nothing that is known here"
-    if not can and shelf.is_picture_model(path):
-        what = "change pictures only, by a mask or an instruction"
     return ConjureError(f"{name} cannot {task}: it can {what}", hint=f"--task {can[0]}" if can else "choose another")
 
 

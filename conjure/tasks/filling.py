@@ -1,12 +1,13 @@
 """Drawing into the part of a picture that a mask marks: what inpainting and outpainting share.
 
-Legend: B batch (one a seed), H and W pixels of the picture, s side of the model's canvas.
+Legend: B batch (one a seed), H and W pixels of the picture, h and w of the model's canvas.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass as plain_dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,122 +16,148 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from conjure.core import seeds as randomness
-from conjure.core.events import Event, Preview, Progress, Result, Warn
-from conjure.diffusion.names import SAMPLER_NAMES
-from conjure.diffusion.samplers import SAMPLERS
-from conjure.media.canvas import cells, cut, filled, pasted, scaled, windows
+from conjure.core.events import Event, Preview, Progress, Result
+from conjure.media.canvas import filled, pasted
+from conjure.media.fit import Fit
 from conjure.media.image import Image, grid
 from conjure.media.mask import Box, box
-from conjure.tasks.held_region import held_steps
-from conjure.tasks.picture_models import Frame, PictureModel
-
-CARRY_ON = 0.4  # strength without a text: what is around goes on
+from conjure.tasks.drawing_options import DrawingOptions, Longest, soft
+from conjure.tasks.picture_models import PictureModel, batches
+from conjure.tasks.scene_painter import Frame
 
 
 @dataclass(frozen=True, kw_only=True)
 class FillingOptions:
-    """How the new part is drawn."""
+    """How a gap is filled."""
 
-    steps: int = Field(default=12, ge=1, le=1000, description="steps of the sampler; more is slower")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the text pulls (1: as trained)")
-    negative: str = Field(default="", description="what the new part should not show (needs --guidance above 1)")
-    sampler: Literal[*SAMPLER_NAMES] = Field(default="euler", description="how the noise is removed")  # type: ignore
-    strength: float = Field(default=0, ge=0, le=1, description="share of noise that the new part starts from, over "
-                            "smooth colours of what is around it (0: 1 with a text, 0.4 without)")
-    repeats: int = Field(default=1, ge=1, le=50, description="how often each step is done, to fit old and new together")
+    strength: float = Field(default=0, ge=0, le=1, description="share of noise that the new part starts from (0: 1; "
+                            "0.4 where models trained here are given no text)")
+    start: Literal["around", "picture"] = Field(default="around", description="what is below that noise: smooth "
+                                                "colours of what is around the gap, or the picture as it was")
+    repeats: int = Field(default=1, ge=1, le=50, description="how often each step is done, to fit old and new together "
+                         "(models trained here)")
     feather: int = Field(default=4, ge=0, le=255, description="pixels inside the mask over which the seam is blended")
+    longest: Longest = 0
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Gap:
+    """What is to be filled, and how."""
+
+    picture: Image
+    mask_HW: np.ndarray
+    text: str
+    how: DrawingOptions
+    filling: FillingOptions
+
+    def parts(self, model: PictureModel) -> list[Part]:
+        """In which it is drawn. The text is told to the one that holds most of what is new."""
+        longest = self.filling.longest
+        windows = model.windows(self.mask_HW, longest)
+        amounts = _amounts(self.mask_HW, windows)
+        found = []
+        for number, window in enumerate(windows):
+            text = self.text if number == int(np.argmax(amounts)) else ""
+            strength = self.filling.strength or (1.0 if text else model.carries_on)
+            fit = model.fit((window.height, window.width), longest)
+            found.append(Part(window=window, fit=fit, text=text, strength=strength))
+        return found
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Part:
+    """A window of the picture, how it lies on the model's canvas, and what is drawn there."""
+
+    window: Box
+    fit: Fit
+    text: str
+    strength: float
 
 
 @torch.no_grad()
-def fill(
-    model: PictureModel, picture: Image, mask_HW: np.ndarray, text: str, options: FillingOptions, seeds: Sequence[int]
-) -> Iterator[Event]:
+def fill(model: PictureModel, gap: Gap, seeds: Sequence[int]) -> Iterator[Event]:
     """One picture a seed: new where the mask is above 0, else the same bit for bit.
 
-    The model's canvas is laid around the mask, or over it in several squares, scaled where it is larger. The text
-    is told to the square that holds most of what is new, and what it names goes where the mask is; the other squares
-    carry on what is around them.
+    The model's canvas is laid around the mask, or over it in several windows, scaled where they are larger. What the
+    text names goes where the mask is; windows that are told nothing carry on what is around them.
     """
-    yield from (Warn(said) for part in (text, options.negative) if part for said in model.complaints(part))
-    if options.negative and options.guidance == 1:
-        yield Warn("the negative prompt has no effect with a guidance of 1: give --guidance 2 or more")
-    squares = windows(mask_HW, model.side)
-    if squares[0].width > 1.5 * model.side:
-        yield Warn(f"the model draws {model.side} x {model.side} pixels: the new part is enlarged "
-                   f"{squares[0].width / model.side:.1f} times and will look soft")
-    open_HW = mask_HW.copy()
-    work_BHW3 = np.repeat(picture.rgb()[None], len(seeds), axis=0)
-    amounts = [np.count_nonzero(each) for each in _shares(open_HW, squares)]
-    for number, window in enumerate(squares):
-        main = number == int(np.argmax(amounts))
-        yield from _square(model, picture, work_BHW3, mask_HW, open_HW, window, text if main else "", options,
-                           [randomness.derive(s, "square", number) if number else s for s in seeds],
-                           (number * options.steps, len(squares) * options.steps))  # fmt: skip
-        open_HW[window.within] = 0
-    made = [pasted(picture, work, mask_HW, options.feather) for work in work_BHW3]
-    yield Result(made, {"squares": len(squares), "evaluations": len(squares) * _evaluations(options)})
+    parts, together = gap.parts(model), batches(seeds, model.at_once)
+    total = sum(model.count(gap.how, part.strength, part.fit) for part in parts) * len(together)
+    yield Progress(0, total, "step", "reading the model")
+    yield from model.ready(gap.how, [gap.text], parts[0].fit)
+    yield from soft(parts[0].fit)
+    made: list[Image] = []
+    done = 0
+    for some in together:
+        open_HW = gap.mask_HW.copy()
+        work_BHW3 = np.repeat(gap.picture.rgb()[None], len(some), axis=0)
+        for number, part in enumerate(parts):
+            own = [randomness.derive(seed, "square", number) if number else seed for seed in some]
+            for each in _drawn(model, gap, work_BHW3, open_HW, part, own):
+                done += isinstance(each, Progress)
+                yield Progress(done, total, "step") if isinstance(each, Progress) else each
+            open_HW[part.window.within] = 0
+        made += [pasted(gap.picture, work, gap.mask_HW, gap.filling.feather) for work in work_BHW3]
+    passes = sum(model.evaluations(gap.how, part.strength, part.fit) for part in parts) * gap.filling.repeats
+    yield Result(made, {"squares": len(parts), "evaluations": passes})
 
 
-def _square(
-    model: PictureModel, picture: Image, work_BHW3: np.ndarray, mask_HW: np.ndarray, open_HW: np.ndarray, window: Box,
-    text: str, options: FillingOptions, seeds: Sequence[int], progress: tuple[int, int],
-) -> Iterator[Event]:  # fmt: skip
-    """Draws one square for all seeds, into `work`."""
+def forecast(model: PictureModel, gap: Gap, count: int) -> dict[str, Any]:
+    """What filling it `count` times takes: `evaluations` for one, `memory_bytes`, `seconds`."""
+    each = [model.forecast(gap.how, part.strength, part.fit, count) for part in gap.parts(model)]
+    repeats = gap.filling.repeats
+    return {"evaluations": repeats * sum(part["evaluations"] for part in each),
+            "memory_bytes": max(part["memory_bytes"] for part in each),
+            "seconds": repeats * sum(part["seconds"] for part in each)}  # fmt: skip
+
+
+def _drawn(
+    model: PictureModel, gap: Gap, work_BHW3: np.ndarray, open_HW: np.ndarray, part: Part, seeds: Sequence[int]
+) -> Iterator[Event]:
+    """Draws one part for all seeds, into `work`."""
+    window, fit = part.window, part.fit
     part_HW = open_HW[window.within]
-    canvas = torch.from_numpy(np.stack([_canvas(work[window.within], part_HW, model.side) for work in work_BHW3]))
-    new = torch.from_numpy(cells(open_HW, window, model.cells)).float()[None, None]
+    over = gap.filling.start == "picture"
+    before = [work[window.within] if over else filled(work[window.within], part_HW) for work in work_BHW3]
+    marked = torch.from_numpy(fit.marked(part_HW))
     # Not from `work`: what a model is told must not depend on the seeds.
-    plain = torch.from_numpy(_canvas(picture.rgb()[window.within], mask_HW[window.within], model.side))
-    told = model.caption(text, plain, ~new[0, 0].bool())
-    denoise = model.denoiser(told, seeds, guidance=options.guidance, negative=options.negative,
-                             frame=frame(open_HW, window))
-    sigmas = shortened(model.sigmas, options.steps, options.strength or (1.0 if text else CARRY_ON))
-    x_BZhw = model.start(seeds, float(sigmas[0]))
-    known = model.encode(canvas)
-    steps = held_steps(SAMPLERS[options.sampler].steps, denoise, x_BZhw, sigmas, randomness.Noise(seeds),
-                       known=known, guess=known, mask=new, repeats=options.repeats)
+    plain = fit.laid(filled(gap.picture.rgb()[window.within], gap.mask_HW[window.within]))
+    told = model.caption(part.text, torch.from_numpy(plain), ~marked)
+    canvas = torch.from_numpy(np.stack([fit.laid(each) for each in before]))
+    steps = model.draw(canvas, marked, told, gap.how, seeds, strength=part.strength, repeats=gap.filling.repeats,
+                       frame=frame(open_HW, window))  # fmt: skip
+    count, x = model.count(gap.how, part.strength, fit), None
 
-    def drawn(x: Tensor) -> np.ndarray:
+    def drawn(pixels_Bhw3: Tensor) -> np.ndarray:
         out = work_BHW3.copy()
-        for work, made in zip(out, model.decode(x).numpy(), strict=True):
-            there = work[window.within]
-            there[part_HW > 0] = scaled(made, window.height, window.width)[part_HW > 0]
+        for work, made in zip(out, pixels_Bhw3.numpy(), strict=True):
+            work[window.within][part_HW > 0] = fit.taken(made)[part_HW > 0]
         return out
 
+    def shown(x0: Tensor) -> Image:
+        return grid([pasted(gap.picture, each, gap.mask_HW, gap.filling.feather)
+                     for each in drawn(model.glance(x0, gap.how))])  # fmt: skip
+
     for done, step in enumerate(steps, start=1):
-        x_BZhw = step.x
-        yield Progress(progress[0] + done, progress[1], "step")
-        if done < options.steps:
-            yield Preview(lambda x0=step.x0: grid([pasted(picture, each, mask_HW, options.feather)
-                                                   for each in drawn(x0)]))
-    work_BHW3[...] = drawn(x_BZhw)
+        x = step.x
+        yield Progress(done, count, "step")
+        if done < count:
+            yield Preview(lambda x0=step.x0: shown(x0))
+    assert x is not None
+    work_BHW3[...] = drawn(model.decode(x, gap.how))
 
 
 def frame(mask_HW: np.ndarray, window: Box) -> Frame:
     """Where in the window the mask is, in sides of the window."""
     part = box(mask_HW[window.within])
-    side = window.width
-    return part.left / side, part.top / side, part.right / side, part.bottom / side
+    height, width = window.height, window.width
+    return part.left / width, part.top / height, part.right / width, part.bottom / height
 
 
-def shortened(sigmas: Callable[[int], Tensor], steps: int, strength: float) -> Tensor:
-    """`steps` noise levels down to 0, from the share `strength` of the whole way on: `sigmas(steps)` for 1."""
-    if strength >= 1:
-        return sigmas(steps)
-    return sigmas(max(steps, round(steps / strength)))[-steps - 1 :]
-
-
-def _canvas(pixels_HW3: np.ndarray, open_HW: np.ndarray, side: int) -> np.ndarray:
-    """What the model sees of a square: smooth colours where there will be something new."""
-    return cut(filled(pixels_HW3, open_HW), Box(0, 0, *open_HW.shape), side)
-
-
-def _shares(open_HW: np.ndarray, squares: Sequence[Box]) -> Iterator[np.ndarray]:
-    left_HW = open_HW.copy()
-    for window in squares:
-        yield left_HW[window.within].copy()
+def _amounts(mask_HW: np.ndarray, windows: Sequence[Box]) -> list[int]:
+    """Pixels that each window will draw, those before it aside."""
+    left_HW, found = mask_HW.copy(), []
+    for window in windows:
+        found.append(np.count_nonzero(left_HW[window.within]))
         left_HW[window.within] = 0
-
-
-def _evaluations(options: FillingOptions) -> int:
-    return options.repeats * SAMPLERS[options.sampler].evaluations(options.steps) * (1 if options.guidance == 1 else 2)
+    return found

@@ -1,7 +1,8 @@
 """image (+ text) -> image: something new where a mask says so, everything else bit for bit as it was.
 
 The new part starts as noise and is denoised beside what stays, which is put back at every step at that step's noise
-level (`held_region.py`). The mask is a picture of its own (`--mask`), or the transparent part of the input.
+level (`held_region.py`, `models/latent_editing.py`), or by a network that was taught to fill gaps. The mask is a
+picture of its own (`--mask`), or the transparent part of the input.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Warn
 from conjure.media.image import Image
 from conjure.media.mask import mask_of
-from conjure.tasks.filling import FillingOptions, fill
+from conjure.tasks.drawing_options import DrawingOptions
+from conjure.tasks.filling import FillingOptions, Gap, fill, forecast
 from conjure.tasks.inputs import FILE, moving, parted
 from conjure.tasks.picture_models import PictureModel, picture_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintOptions(FillingOptions):
+class InpaintOptions(FillingOptions, DrawingOptions):
     """What may change, and how the new part is drawn."""
 
     mask: str = Field(default="", json_schema_extra=FILE, description="picture of the same size, white where something "
@@ -46,17 +48,31 @@ class Inpaint:
 
     def generate(self, inputs: Sequence[Any], options: InpaintOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One picture a seed, with a mask-exact paste at the end (`media/canvas.py:pasted`)."""
-        picture, text, files = parted(inputs, options)
+        picture, _, _ = parted(inputs, options)
         yield from moving(picture)
-        mask = wanted_mask(picture, files.get("mask"), options.invert)
-        if mask.all():
+        gap = gap_in(inputs, options)
+        if gap.mask_HW.all():
             yield Warn("the mask marks the whole picture: nothing of it stays")
-        yield from fill(self.model, picture, mask, text, options, seeds)
+        yield from fill(self.model, gap, seeds)
+
+    @staticmethod
+    def forecast(folder: Path, options: InpaintOptions, count: int, inputs: Sequence[Any] = ()) -> dict[str, Any]:
+        """`evaluations`, `memory_bytes` and `seconds` for these inputs; without them nothing can be said."""
+        if not inputs:
+            return {}
+        return forecast(picture_model(folder), gap_in(inputs, options), count)
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
         return {}
+
+
+def gap_in(inputs: Sequence[Any], options: InpaintOptions) -> Gap:
+    """What the inputs leave open; `ConjureError` where that is nothing."""
+    picture, text, files = parted(inputs, options)
+    mask = wanted_mask(picture, files.get("mask"), options.invert)
+    return Gap(picture=picture, mask_HW=mask, text=text, how=options, filling=options)
 
 
 def wanted_mask(picture: Image, given: Image | None, invert: bool) -> np.ndarray:

@@ -27,8 +27,8 @@ LOCAL: dict[str, Any] = {"local": True}
 _TEXT = "text:"
 _VERBS = {"translat": "translate", "summari": "summarise", "classif": "classify"}
 """How an instruction begins -> the task it asks for."""
-_EDITS = {"mask": "inpaint", "extend": "outpaint", "style": "restyle", "scale": "upscale", "strength": "vary",
-          "size": "outpaint"}  # fmt: skip
+_EDITS = {"control": "control", "likeness": "edit", "mask": "inpaint", "extend": "outpaint", "style": "restyle",
+          "scale": "upscale", "strength": "vary", "size": "outpaint"}  # fmt: skip
 """An option given with a picture -> the task it asks for; the first that is there."""
 
 

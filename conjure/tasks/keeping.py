@@ -30,7 +30,8 @@ def keep(
         suffix = Path(path).suffix.lower() if path else writable(medium.kind)[0]
         data = media.encode(medium, suffix, its)
         each = seconds / len(made)
-        numbers.append(history.add(data, suffix, medium.kind, its, inputs=inputs, path=path, seconds=each, source=source))
+        number = history.add(data, suffix, medium.kind, its, inputs=inputs, path=path, seconds=each, source=source)
+        numbers.append(number)
     return numbers
 
 

@@ -251,7 +251,9 @@ def forecast(planned: Plan) -> dict[str, Any]:
         return {"memory_bytes": _resident_bytes()}
     info = shelf.info(model)
     estimate = getattr(resolve(edge), "forecast", None)
-    own = dict(estimate(info.path, planned.options, len(planned.seeds))) if estimate else {}
+    # What an edit takes hangs on the size of its picture.
+    given = [[each.medium for each in planned.inputs]] if "image" in edge.inputs else []
+    own = dict(estimate(info.path, planned.options, len(planned.seeds), *given)) if estimate else {}
     memory = _resident_bytes() + 4 * info.parameters + own.pop("memory_bytes", 0)
     return {"parameters": info.parameters, "file_bytes": info.bytes, "memory_bytes": memory, **own}
 

@@ -1,9 +1,9 @@
-"""image -> image: the shapes of one picture in the texture and colours of another, by optimisation.
+"""image -> image: the shapes of one picture in the texture and colours of another. No model takes part.
 
-Gatys et al. (arXiv 1508.06576) change pixels until correlations of features agree with those of the style, and
-features with those of the content. Here the features are those of one layer of random filters at several scales,
-which makes textures nearly as well as a trained network (Ustyuzhaninov et al., arXiv 1606.00021) and keeps outlines,
-though it knows no things. So it needs no weights: no model takes part, and each seed has filters of its own.
+By patches (`patch_style.py`) strokes and grain are the style's own. By features, Gatys et al. (arXiv 1508.06576) change
+pixels until correlations of features agree with those of the style, and features with those of the content. Here the
+features are those of one layer of random filters at several scales, which makes textures nearly as well as a trained
+network (Ustyuzhaninov et al., arXiv 1606.00021) and keeps outlines, though it knows no things.
 
 Legend: H and W pixels, C channels, F filters, N positions; B is 1.
 """
@@ -11,8 +11,7 @@ Legend: H and W pixels, C channels, F filters, N positions; B is 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +27,9 @@ from conjure.core.events import Event, Preview, Progress, Result
 from conjure.media.canvas import scaled
 from conjure.media.image import Image
 from conjure.tasks.inputs import FILE, moving, parted
+from conjure.tasks.patch_style import patched, recoloured
 
+STEPS = {"patches": 18, "features": 60}
 SIDES = (3, 7)  # of the filters
 FILTERS = 32  # of each size, on each level
 LEVELS = 5  # each of half the size
@@ -46,7 +47,9 @@ class RestyleOptions:
 
     style: str = Field(default="", json_schema_extra=FILE, description="the picture whose texture is taken")
     strength: float = Field(default=0.5, ge=0, le=1, description="0: the picture as it is, 1: texture alone")
-    steps: int = Field(default=60, ge=1, le=5000, description="steps of the optimiser (L-BFGS)")
+    method: Literal["patches", "features"] = Field(default="patches", description="put together from pieces of the "
+                                                   "style, or optimised (L-BFGS) until random features agree with it")
+    steps: int = Field(default=0, ge=0, le=5000, description="rounds of either (0: 18 of patches, 60 of features)")
     size: int = Field(default=256, ge=16, le=2048, description="longer side at which texture is made; the result is "
                       "scaled to the picture's own size")
     colours: bool = Field(default=True, description="take the style's colours too, not its brightness alone")
@@ -57,10 +60,7 @@ class Restyle:
 
     Options = RestyleOptions
 
-    @classmethod
-    def load(cls, folder: Path) -> Restyle:
-        return cls()
-
+    @torch.no_grad()
     def generate(self, inputs: Sequence[Any], options: RestyleOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One picture a seed, of the picture's size and as transparent as it is."""
         picture, _, files = parted(inputs, options)
@@ -68,14 +68,16 @@ class Restyle:
             raise ConjureError("no style was given", hint="name a picture: --style FILE")
         yield from moving(picture)
         made: list[Image] = []
+        count = options.steps or STEPS[options.method]
+        steps = assembled if options.method == "patches" else optimised
         for number, seed in enumerate(seeds):
             x = torch.zeros(1, 3, 8, 8)
-            for step, x in enumerate(optimised(picture, files["style"], options, seed), start=1):
-                yield Progress(number * options.steps + step, len(seeds) * options.steps, "step")
-                if step % max(1, options.steps // PREVIEWS) == 0 and step < options.steps:
+            for step, x in enumerate(steps(picture, files["style"], options, count, seed), start=1):
+                yield Progress(number * count + step, len(seeds) * count, "step")
+                if step % max(1, count // PREVIEWS) == 0 and step < count:
                     yield Preview(lambda x=x: _picture(x, picture, options.colours))
             made.append(_picture(x, picture, options.colours))
-        yield Result(made, {"steps": options.steps})
+        yield Result(made, {"steps": count})
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
@@ -83,10 +85,16 @@ class Restyle:
         return {}
 
 
-def optimised(
-    content: Image, style: Image, options: RestyleOptions, seed: int
-) -> Iterator[Tensor]:
-    """After each of the steps the picture so far, `[1, 3, H, W]` in [-1, 1].
+def assembled(content: Image, style: Image, options: RestyleOptions, count: int, seed: int) -> Iterator[Tensor]:
+    """After each of the steps the picture so far, `[1, 3, H, W]` in [-1, 1], put together from pieces of the style."""
+    sizes = [options.size // part for part, _ in SHARES]
+    styles = [_canvas(style, size) for size in sizes]
+    contents = [recoloured(_canvas(content, size), its).clamp(-1, 1) for size, its in zip(sizes, styles, strict=True)]
+    return patched(contents, styles, options.strength, count, seed)
+
+
+def optimised(content: Image, style: Image, options: RestyleOptions, count: int, seed: int) -> Iterator[Tensor]:
+    """The same, optimised.
 
     First at a quarter of the size and then larger, so that patterns grow from the coarse to the fine.
     """
@@ -96,7 +104,7 @@ def optimised(
     for part, share in SHARES:
         told, wanted = _canvas(content, options.size // part), _canvas(style, options.size // part)
         start = F.interpolate(x, told.shape[-2:], mode="bilinear", antialias=True).clamp(-1, 1)
-        steps = options.steps - done if part == 1 else round(share * options.steps)
+        steps = count - done if part == 1 else round(share * count)
         for x in _descended(start, told, wanted, filters, options.strength, steps):
             yield x
         done += steps

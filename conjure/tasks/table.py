@@ -118,7 +118,7 @@ TABLE: tuple[Edge, ...] = (
         "conjure.tasks.image_to_image:Reconstruct",
         "starter/pictograms",
         "sends a picture through the model's image code and back",
-        made_by=("text_to_image", "draw"),
+        made_by=("text_to_image", "draw", "few_steps"),
     ),
     Edge(("image",), "text", "recognise", "conjure.tasks.features:Features", "", "says which class a picture shows"),
     Edge(
@@ -161,18 +161,22 @@ TABLE: tuple[Edge, ...] = (
         for kinds in (("image", "text"), ("image",))
     ),
     *(
-        Edge(kinds, "image", task, f"conjure.tasks.{target}", "starter/pictograms", summary, ("text_to_image", "draw"))
-        for task, target, summary, ways in (
-            ("vary", "vary:Vary", "draws a picture again, more or less like it", (("image", "text"), ("image",))),
-            ("inpaint", "inpaint:Inpaint", "draws something new where a mask says", (("image", "text"), ("image",))),
-            ("outpaint", "outpaint:Outpaint", "makes the canvas larger and fills it", (("image", "text"), ("image",))),
-            ("restyle", "restyle:Restyle", "gives a picture the colours and grain of another", (("image",),)),
+        Edge(kinds, "image", task, f"conjure.tasks.{target}", model, summary + by, made_by, public=not model)
+        for task, target, summary in (
+            ("vary", "vary:Vary", "draws a picture again, more or less like it"),
+            ("inpaint", "inpaint:Inpaint", "draws something new where a mask says"),
+            ("outpaint", "outpaint:Outpaint", "makes the canvas larger and fills it"),
         )
-        for kinds in ways
+        for kinds in (("image", "text"), ("image",))
+        for model, made_by, by in (
+            ("starter/pictograms", ("text_to_image", "draw", "few_steps"), ""),
+            ("", (), ", by a public picture model"),
+        )
     ),
     *(
         Edge(("image",), "image", task, f"conjure.tasks.{target}", "", summary, by_rule=True)
         for task, target, summary in (
+            ("restyle", "restyle:Restyle", "gives a picture the colours and grain of another"),
             ("upscale", "upscale:Upscale", "makes a picture two or four times as large"),
             ("cutout", "cut_out:CutOut", "makes a plain background transparent"),
         )

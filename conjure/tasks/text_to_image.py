@@ -17,32 +17,27 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from conjure.codecs.image_autoencoder import DOWNSCALE, ImageAutoencoder, from_pixels, to_pixels
+from conjure.codecs.image_autoencoder import DOWNSCALE, ImageAutoencoder
 from conjure.codecs.picture_words import PictureWords
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
-from conjure.core.device import matmul_rate
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.core.shelf import find
 from conjure.data.captions import COLOUR_NUMBERS, CaptionSource, DigitCaptions, Example, SceneCaptions
 from conjure.data.phrases import spoken
 from conjure.data.scenes import SceneSource
-from conjure.diffusion.guidance import guided
 from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
-from conjure.models.dit import DiT
-from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.models.folder import read_config, save_weights, write_config
 from conjure.models.image_codec import load_codec
 from conjure.models.painter import Painter, PainterConfig, layout_loss, named_places
 from conjure.models.picture_text import Layout
 from conjure.tasks.digit_evaluation import recognised
 from conjure.tasks.picture_evaluation import compositions, known_things
-from conjure.tasks.picture_models import DRIFT, MOST_THINGS
-
-BATCH = 16  # pictures at a time
+from conjure.tasks.scene_painter import ScenePainter, evaluations, forecast
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -67,17 +62,34 @@ class TextToImageOptions:
 
 
 class TextToImage:
-    """Draws what a text says. `source` is there while the model trains; a loaded one has none."""
+    """Trains a painter and draws with it what a text says. `source` is there while it trains; a loaded one has none."""
 
     Options = TextToImageOptions
     ModelConfig = PainterConfig
     DataConfig = CaptionData
     causal = False
 
-    def __init__(self, config: PainterConfig, network: Painter, words: PictureWords, codec: ImageAutoencoder | None,
-                 *, source: CaptionSource | None = None, data: CaptionData | None = None, seed: int = 0) -> None:
-        self.config, self.network, self.words, self.codec = config, network, words, codec
-        self.source, self.data, self.seed = source, data or CaptionData(), seed
+    def __init__(
+        self, painter: ScenePainter, *, source: CaptionSource | None = None, data: CaptionData | None = None,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.painter, self.source, self.data, self.seed = painter, source, data or CaptionData(), seed
+
+    @property
+    def config(self) -> PainterConfig:
+        return self.painter.config
+
+    @property
+    def network(self) -> Painter:
+        return self.painter.network
+
+    @property
+    def words(self) -> PictureWords:
+        return self.painter.words
+
+    @property
+    def codec(self) -> ImageAutoencoder | None:
+        return self.painter.codec
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -99,7 +111,7 @@ class TextToImage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
             network = Painter(model.text, model.book, model.dit)
-        task = cls(model, network, words, codec, source=source, data=data, seed=seed)
+        task = cls(ScenePainter(model, network, words, codec), source=source, data=data, seed=seed)
         shape = tuple(task._encode([source.example(seed, 0).pixels]).shape[1:])
         if shape != (model.dit.channels, model.dit.size, model.dit.size):
             raise ConjureError(f"the pictures come as {shape}, model.dit has {model.dit.channels} channels and side "
@@ -112,17 +124,8 @@ class TextToImage:
     @classmethod
     def load(cls, folder: Path) -> TextToImage:
         """The model in a folder, ready to draw."""
-        saved = read_config(folder)
-        config = from_dict(PainterConfig, saved["model"], where="model")
-        network = Painter(config.text, config.book, config.dit)
-        load_weights(network, folder / "model.safetensors")
-        codec = load_codec(folder) if config.codec else None
-        words = PictureWords.load(folder, spoken, pages=config.book.pages)
-        if len(words.vocabulary) != config.text.vocab:
-            raise ConjureError(f"{folder / 'words.json'}: {len(words.vocabulary)} words for a network of "
-                               f"{config.text.vocab}", hint="fetch or train the model again")
-        data = from_dict(CaptionData, saved["data"], where="data")
-        return cls(config, network.eval().requires_grad_(False), words, codec, data=data)
+        painter = ScenePainter.load(folder)
+        return cls(painter, data=from_dict(CaptionData, read_config(folder)["data"], where="data"))
 
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
@@ -141,11 +144,7 @@ class TextToImage:
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        x_BCHW = from_pixels(torch.from_numpy(np.stack(pictures)))
-        return self.codec.encode(x_BCHW).contiguous() if self.codec is not None else x_BCHW
-
-    def _decode(self, x_BZhw: Tensor) -> Tensor:
-        return to_pixels(self.codec.decode(x_BZhw) if self.codec is not None else x_BZhw)
+        return self.painter.encode(torch.from_numpy(np.stack(pictures)))
 
     def loss(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         painter, own = self.network if network is None else network, batch["seeds"].tolist()
@@ -200,12 +199,13 @@ class TextToImage:
         return {"loss": total / len(indices)}
 
     def save(self, folder: Path, *, weights: dict[str, Tensor] | None = None, dtype: str = "float32") -> None:
+        codec = self.codec
         write_config(folder, kind="painter", task="draw", network=self.network, sections={
             "model": to_dict(self.config), "data": to_dict(self.data),
-            **({"codec": to_dict(self.codec.config)} if self.codec is not None else {})})
+            **({"codec": to_dict(codec.config)} if codec is not None else {})})
         save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
-        if self.codec is not None:
-            save_weights(folder, "codec", self.codec, dtype=dtype)
+        if codec is not None:
+            save_weights(folder, "codec", codec, dtype=dtype)
         self.words.save(folder)
 
     # ---------------------------------------------------------------- use
@@ -217,50 +217,31 @@ class TextToImage:
         if options.negative and options.guidance == 1:
             yield Warn("the negative prompt has no effect with a guidance of 1: give --guidance 2 or more")
         for text in filter(None, (prompt, options.negative)):
-            yield from self._warnings(text)
+            yield from self.painter.unread(text)
         yield from self._draw([prompt] * len(seeds), options, list(seeds))
-
-    def _warnings(self, text: str) -> Iterator[Event]:
-        unknown, cut = self.words.unknown(text), self.words.cut(text, self.config.text.length)
-        if unknown:
-            said = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
-                             for word, near in unknown.items())
-            yield Warn(f"not learnt: {said}. This model draws what it can; a larger one may know more: --model NAME")
-        if cut:
-            yield Warn(f"the text is too long for this model, which does not read its end: {cut!r}")
 
     def draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> list[Image]:
         """Pictures of several prompts at once, in batches that fit a small machine."""
         made: list[Image] = []
-        for start in range(0, len(prompts), BATCH):
-            part = slice(start, start + BATCH)
+        for start in range(0, len(prompts), self.painter.at_once):
+            part = slice(start, start + self.painter.at_once)
             results = (e for e in self._draw(prompts[part], options, seeds[part]) if isinstance(e, Result))
             made += [medium for result in results for medium in result.media if isinstance(medium, Image)]
         return made
 
     @staticmethod
     def forecast(folder: Path, options: TextToImageOptions, count: int) -> dict[str, Any]:
-        """`seconds`: the transformer's operations at the rate at which matrices multiply here, which nothing undercuts;
-        `memory_bytes`: the activations of its widest layer and of the finished pictures."""
+        """As `scene_painter.forecast` has it."""
         config = from_dict(PainterConfig, read_config(folder)["model"], where="model")
-        with torch.device("meta"):
-            transformer = DiT(config.dit)
-        evaluations = _evaluations(options)
-        activations = 4 * count * transformer.patch_count * (config.dit.dim * 6 + config.dit.hidden)
-        pictures = 4 * count * 3 * (options.size or config.dit.size * (DOWNSCALE if config.codec else 1)) ** 2
-        seconds = evaluations * transformer.flops(count, config.text.length) / matmul_rate()
-        return {"evaluations": evaluations, "memory_bytes": activations + pictures, "seconds": seconds}
+        side = options.size or config.dit.size * (DOWNSCALE if config.codec else 1)
+        return forecast(config, _evaluations(options), count, side)
 
     @torch.no_grad()
     def _draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
-        config, flow = self.config, self.config.flow
-        drift = (randomness.uniform([randomness.derive(s, "places") for s in seeds], (MOST_THINGS, 2)) * 2 - 1) * DRIFT
-        without = () if options.guidance == 1 else self._condition([options.negative] * len(prompts), drift)
-        denoise = guided(flow.denoise(self.network.dit), options.guidance,
-                         condition=self._condition(prompts, drift), unconditional=without)
-        side = config.dit.size
-        x = flow.prior(randomness.normal(seeds, (config.dit.channels, side, side)))
-        steps = SAMPLERS[options.sampler].steps(denoise, x, flow.sigmas(options.steps), randomness.Noise(seeds))
+        denoise = self.painter.denoiser(prompts, seeds, guidance=options.guidance, negative=options.negative)
+        sigmas = self.config.flow.sigmas(options.steps)
+        x = self.painter.prior(seeds, float(sigmas[0]))
+        steps = SAMPLERS[options.sampler].steps(denoise, x, sigmas, randomness.Noise(seeds))
         for done, step in enumerate(steps, start=1):
             x = step.x
             yield Progress(done, options.steps, "step")
@@ -268,18 +249,8 @@ class TextToImage:
                 yield Preview(lambda x0=step.x0: grid(self._pictures(x0, 0)))
         yield Result(self._pictures(x, options.size), {"evaluations": _evaluations(options)})
 
-    def _condition(self, prompts: Sequence[str], drift_BM2: Tensor) -> tuple[Tensor, ...]:
-        """What the transformer is told of each prompt: the text's states, and what its things look like in place."""
-        words, pages = (torch.from_numpy(a) for a in self.words.encode(prompts, self.config.text.length))
-        context = self.network.read(words, pages)
-        if self.network.book is None:
-            things = context[0].new_full((len(prompts), 1, 5), -1.0)
-        else:
-            things = self.network.arrange(context, pages, drift_BM2)
-        return (*context, self.network.guide(context, pages, things))
-
     def _pictures(self, x_BZhw: Tensor, size: int) -> list[Image]:
-        pictures = (Image(p.numpy()) for p in self._decode(x_BZhw))
+        pictures = (Image(p.numpy()) for p in self.painter.pixels(x_BZhw))
         return [resized(p, size) if size else p for p in pictures]
 
     def evaluate_published(
@@ -301,5 +272,4 @@ class TextToImage:
 
 
 def _evaluations(options: TextToImageOptions) -> int:
-    """Passes of the network for one picture: guidance needs a second one, without the prompt."""
-    return SAMPLERS[options.sampler].evaluations(options.steps) * (1 if options.guidance == 1 else 2)
+    return evaluations(options.sampler, options.steps, options.guidance)

@@ -10,7 +10,6 @@ Legend: H height, W width, C channels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -43,10 +42,6 @@ class Upscale:
     """Enlarges a picture. It is arithmetic: no model takes part and every seed gives the same."""
 
     Options = UpscaleOptions
-
-    @classmethod
-    def load(cls, folder: Path) -> Upscale:
-        return cls()
 
     def generate(self, inputs: Sequence[Any], options: UpscaleOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """The same picture for every seed, transparency and all; `ConjureError` over `CONJURE_MAX_PIXELS`."""

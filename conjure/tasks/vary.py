@@ -8,42 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
-from conjure.core import seeds as randomness
-from conjure.core.events import Event, Preview, Progress, Result, Warn
-from conjure.diffusion.names import SAMPLER_NAMES
-from conjure.diffusion.samplers import SAMPLERS
-from conjure.media.canvas import scaled
+from conjure.core.events import Event, Preview, Progress, Result
 from conjure.media.image import Image, grid
-from conjure.tasks.filling import shortened
-from conjure.tasks.held_region import held_steps
+from conjure.tasks.drawing_options import DrawingOptions, Longest, soft
 from conjure.tasks.inputs import moving, parted
-from conjure.tasks.picture_models import Frame, PictureModel, picture_model
+from conjure.tasks.picture_models import PictureModel, batches, picture_model
+from conjure.tasks.scene_painter import Frame
 
 OUTLINE = 24  # of 255: what differs from the ground by more belongs to a thing
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaryOptions:
+class VaryOptions(DrawingOptions):
     """How far the new picture may go from the old one."""
 
     strength: float = Field(default=0.6, gt=0, le=1, description="share of noise it starts from: 0.3 keeps nearly all, "
                             "1 nothing")
-    steps: int = Field(default=12, ge=1, le=1000, description="steps of the sampler; more is slower")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the text pulls (1: as trained)")
-    negative: str = Field(default="", description="what the picture should not show (needs --guidance above 1)")
-    sampler: Literal[*SAMPLER_NAMES] = Field(default="euler", description="how the noise is removed")  # type: ignore
+    longest: Longest = 0
 
 
 class Vary:
-    """Another version of a picture. The model's canvas is square: the picture is fitted into it and cut out again."""
+    """Another version of a picture, drawn on the model's canvas and cut out again."""
 
     Options = VaryOptions
 
@@ -59,30 +51,36 @@ class Vary:
         """One picture a seed, of the input's size and with its transparency."""
         picture, text, _ = parted(inputs, options)
         yield from moving(picture)
-        yield from (Warn(said) for part in (text, options.negative) if part for said in self.model.complaints(part))
-        side = self.model.side
-        if max(picture.height, picture.width) > 1.5 * side:
-            yield Warn(f"the model draws {side} x {side} pixels: the picture is drawn that small and enlarged again")
-        canvas = fitted(picture.rgb(), side)
-        known = self.model.encode(torch.from_numpy(canvas)[None])
-        everywhere = torch.ones(self.model.cells, self.model.cells)
-        caption = self.model.caption(text, torch.from_numpy(canvas), everywhere.bool())
-        denoise = self.model.denoiser(caption, seeds, guidance=options.guidance, negative=options.negative,
-                                      frame=subject(canvas))
-        sigmas = shortened(self.model.sigmas, options.steps, options.strength)
-        x = self.model.start(seeds, float(sigmas[0]))
-        steps = held_steps(SAMPLERS[options.sampler].steps, denoise, x, sigmas, randomness.Noise(seeds),
-                           known=known, mask=everywhere, guess=known)
-        for done, step in enumerate(steps, start=1):
-            x = step.x
-            yield Progress(done, options.steps, "step")
-            if done < options.steps:
-                yield Preview(lambda x0=step.x0: grid(self._pictures(x0, picture)))
-        passes = SAMPLERS[options.sampler].evaluations(options.steps) * (1 if options.guidance == 1 else 2)
-        yield Result(self._pictures(x, picture), {"evaluations": passes})
+        model, strength, together = self.model, options.strength, batches(seeds, self.model.at_once)
+        fit = model.fit((picture.height, picture.width), options.longest)
+        count = model.count(options, strength, fit)
+        yield Progress(0, count * len(together), "step", "reading the model")
+        yield from model.ready(options, [text], fit)
+        yield from soft(fit)
+        canvas = fit.laid(picture.rgb())
+        caption = model.caption(text, torch.from_numpy(canvas), torch.ones(fit.canvas).bool())
+        made: list[Image] = []
+        for number, some in enumerate(together):
+            known = torch.from_numpy(canvas).expand(len(some), -1, -1, -1)
+            steps, x = model.draw(known, None, caption, options, some, strength=strength, frame=subject(canvas)), None
+            for done, step in enumerate(steps, start=1):
+                x = step.x
+                yield Progress(number * count + done, count * len(together), "step")
+                if done < count:
+                    yield Preview(lambda x0=step.x0: grid([_like(picture, fit.taken(each)) for each in
+                                                           model.glance(x0, options).numpy()]))  # fmt: skip
+            assert x is not None
+            made += [_like(picture, fit.taken(each)) for each in model.decode(x, options).numpy()]
+        yield Result(made, {"evaluations": model.evaluations(options, strength, fit)})
 
-    def _pictures(self, x_BZhw: Tensor, picture: Image) -> list[Image]:
-        return [unfitted(made, picture) for made in self.model.decode(x_BZhw).numpy()]
+    @staticmethod
+    def forecast(folder: Path, options: VaryOptions, count: int, inputs: Sequence[Any] = ()) -> dict[str, Any]:
+        """`evaluations`, `memory_bytes` and `seconds` for these inputs; without them nothing can be said."""
+        if not inputs:
+            return {}
+        model, (picture, _, _) = picture_model(folder), parted(inputs, options)
+        fit = model.fit((picture.height, picture.width), options.longest)
+        return model.forecast(options, options.strength, fit, count)
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
@@ -90,28 +88,16 @@ class Vary:
         return {}
 
 
-def fitted(pixels_HW3: np.ndarray, side: int) -> np.ndarray:
-    """The picture in the middle of a square canvas, its edges carried on: uint8 `[side, side, 3]`."""
-    height, width = _inside(pixels_HW3.shape[0], pixels_HW3.shape[1], side)
-    down, across = side - height, side - width
-    around = ((down // 2, down - down // 2), (across // 2, across - across // 2), (0, 0))
-    return np.pad(scaled(pixels_HW3, height, width), around, mode="edge")
-
-
-def unfitted(canvas_HW3: np.ndarray, like: Image) -> Image:
-    """The middle of the canvas at the size of `like`, as transparent as that is."""
-    side = len(canvas_HW3)
-    height, width = _inside(like.height, like.width, side)
-    top, left = (side - height) // 2, (side - width) // 2
-    out = scaled(np.ascontiguousarray(canvas_HW3[top : top + height, left : left + width]), like.height, like.width)
-    alpha = like.alpha()
-    return Image(out if alpha is None else np.dstack([out, alpha]))
+def _like(picture: Image, made_HW3: np.ndarray) -> Image:
+    """What was made, as transparent as the picture is."""
+    alpha = picture.alpha()
+    return Image(made_HW3 if alpha is None else np.dstack([made_HW3, alpha]))
 
 
 def subject(pixels_HW3: np.ndarray) -> Frame | None:
     """The box of what differs from the ground, the commonest colour of the border, in canvas sides; None if that is
     nothing, or nearly all."""
-    side = len(pixels_HW3)
+    height, width = pixels_HW3.shape[:2]
     border = np.concatenate([pixels_HW3[0], pixels_HW3[-1], pixels_HW3[:, 0], pixels_HW3[:, -1]])
     colours, counts = np.unique(border // 8, axis=0, return_counts=True)
     ground = colours[counts.argmax()].astype(int) * 8 + 4
@@ -119,10 +105,4 @@ def subject(pixels_HW3: np.ndarray) -> Frame | None:
     rows, columns = np.flatnonzero(away.any(1)), np.flatnonzero(away.any(0))
     if len(rows) == 0 or away.mean() > 0.9:
         return None
-    return tuple(float(each) / side for each in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))  # type: ignore
-
-
-def _inside(height: int, width: int, side: int) -> tuple[int, int]:
-    """The size of a picture whose longer side is `side`."""
-    scale = side / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from conjure.core.seeds import normal
 from conjure.nn.convolution import Conv2d, Downsample, GroupNorm, Residual, Upsample, banded_conv, in_bands
+from conjure.nn.native import pixels as compiled
 
 
 def randomised(module: nn.Module) -> nn.Module:
@@ -133,3 +136,22 @@ def test_sizes() -> None:
     assert Upsample(8)(x, (13, 9)).shape == (2, 8, 13, 9)
     assert Downsample(8)(x).shape == (2, 8, 4, 3)
     assert Downsample(8, lopsided=True)(x).shape == (2, 8, 3, 2)
+
+
+@pytest.mark.parametrize("made", [
+    lambda: Residual(64, 96, time=12), lambda: Residual(64, 64), lambda: Residual(64, 64, time=12, scales=True),
+    lambda: Upsample(64), lambda: Conv2d(64, 32, 3, padding=1, bias=False),
+])  # fmt: skip
+@torch.no_grad()
+def test_compiled_code_computes_the_same(made: Callable[[], nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = randomised(made())
+    x = picture(29, 40, channels=64)
+    told = (normal([7, 8], (12,)),) if isinstance(layer, Residual) and layer.time is not None else ()
+    calls = []
+    before = compiled.conv3x3
+    monkeypatch.setattr(compiled, "conv3x3", lambda *given, **more: calls.append(1) or before(*given, **more))
+    fast = layer(x, *told)
+    assert len(calls) == (2 if isinstance(layer, Residual) else 1)
+    monkeypatch.setattr(compiled, "convolves", lambda *given, **more: False)
+    close(fast, layer(x, *told))
+    assert len(calls) <= 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conjure.core.seeds import normal
+from conjure.nn.native import pixels as compiled
 from conjure.nn.spatial import Attention, PixelAttention, SpatialTransformer, innermost, pixels, tokens
 from tests.nn.test_convolution import close, picture, randomised
 
@@ -74,3 +76,16 @@ def test_the_first_attention_may_read_the_context_too() -> None:
     changed = (layer.blocks[0](other, context) - h).abs().amax((0, 2)) > 1e-6  # type: ignore[index]
     assert changed.nonzero().tolist() == [[3]]
     assert wide.shape == x.shape
+
+
+@torch.no_grad()
+def test_compiled_code_computes_the_same_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = randomised(Attention(16, 2))
+    x = normal([1], (1030, 16))
+    calls = []
+    before = compiled.attention
+    monkeypatch.setattr(compiled, "attention", lambda *given: calls.append(1) or before(*given))
+    fast = layer(x)
+    monkeypatch.setattr(compiled, "attends", lambda *given: False)
+    close(fast, layer(x))
+    assert calls == [1]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import conjure
 from conjure.media import encode
 from conjure.media.image import Image, decode
 from conjure.serve.settings import Settings
-from conjure.tasks.table import everything
+from conjure.tasks.inputs import FILE, LOCAL
+from conjure.tasks.table import everything, resolve
 from tests.serve.running import running
 
 
@@ -108,6 +110,17 @@ def test_no_text_of_a_client_names_a_file(place: str, tmp_path: Path) -> None:
         status, refused = post(place, {"inputs": [{"url": link}], "task": "cutout"})
         assert status == 400 and refused["error"]["param"] == "inputs[0]"
     assert post(place, {"inputs": ["x"], "to": "image", "model": str(tmp_path)})[0] == 404
+
+
+def test_options_that_name_files_are_marked(place: str) -> None:
+    """Whatever speaks of files or folders in its help is one that clients may not set, or a picture."""
+    for edge in everything():
+        for name, field in getattr(resolve(edge).Options, "__pydantic_fields__", {}).items():
+            if re.search(r"\bfiles?\b|\bfolders?\b|FILE|FOLDER|picture (of|whose)", field.description or ""):
+                assert field.json_schema_extra in (FILE, LOCAL), f"{edge.module}: {name}"
+    status, refused = post(place, {"inputs": ["The sea"], "to": "text", "task": "complete", "model": "starter/story",
+                                   "options": {"prompt_cache": "/tmp/x"}})  # fmt: skip
+    assert status == 400 and "may not" in refused["error"]["message"]
 
 
 def test_hostile_files_are_refused_one_by_one(place: str) -> None:

@@ -16,8 +16,9 @@ from conjure.media.text import Text
 from conjure.tasks.inpaint import Inpaint, InpaintOptions
 from conjure.tasks.inputs import Given, attached, instructed, parted
 from conjure.tasks.outpaint import Outpaint, OutpaintOptions
-from conjure.tasks.picture_models import ScenePainter, framed, picture_model
-from conjure.tasks.vary import Vary, VaryOptions, fitted, subject, unfitted
+from conjure.tasks.picture_models import picture_model
+from conjure.tasks.scene_painter import ScenePainter, framed
+from conjure.tasks.vary import Vary, VaryOptions, subject
 from tests.media.test_mask import disc
 from tests.tasks.painters import digits, painter
 
@@ -104,7 +105,8 @@ def test_events(folder: Path) -> None:
     *events, result = Inpaint.load(folder).generate([moving, Text("a qwertz"), mask()], options, [1, 2])
     said = [event.text for event in events if isinstance(event, Warn)]
     assert "4 frames" in said[0] and "'qwertz'" in said[1] and "negative prompt" in said[2] and len(said) == 3
-    assert [event for event in events if isinstance(event, Progress)] == [Progress(n, 3, "step") for n in (1, 2, 3)]
+    assert [event for event in events if isinstance(event, Progress)] == [
+        Progress(0, 3, "step", "reading the model"), *(Progress(n, 3, "step") for n in (1, 2, 3))]
     shown = [event.medium for event in events if isinstance(event, Preview)]
     assert len(shown) == 2 and shown[0].pixels.shape == (64, 128, 3)  # type: ignore[attr-defined]
     assert isinstance(result, Result) and result.facts == {"squares": 1, "evaluations": 3}
@@ -154,7 +156,7 @@ def test_a_model_that_does_not_draw(folder: Path) -> None:
         ({"extend": "3"}, np.s_[3:67, 3:67]),
     ],
 )
-def test_the_picture_stays_bit_for_bit(folder: Path, options: dict[str, str], place: Any) -> None:
+def test_the_picture_stays_bit_for_bit(folder: Path, options: dict[str, Any], place: Any) -> None:
     (after,) = last(Outpaint.load(folder).generate([photo(), BOX], OutpaintOptions(steps=2, **options), [1]))
     assert np.array_equal(after.pixels[place], photo().pixels)
 
@@ -163,7 +165,7 @@ def test_the_picture_stays_bit_for_bit(folder: Path, options: dict[str, str], pl
     "options, said",
     [({}, "got neither"), ({"extend": "3", "size": "9x9"}, "got both"), ({"extend": "left=0"}, "nothing to draw")],
 )
-def test_canvases_that_cannot_be(folder: Path, options: dict[str, str], said: str) -> None:
+def test_canvases_that_cannot_be(folder: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConjureError, match=said):
         last(Outpaint.load(folder).generate([photo()], OutpaintOptions(**options), [1]))
 
@@ -198,12 +200,6 @@ def test_variations_are_the_same_alone_and_among_others(folder: Path) -> None:
     assert not np.array_equal(among[0].pixels, among[1].pixels)
 
 
-def test_fitting() -> None:
-    canvas = fitted(photo(20, 90).pixels, 90)
-    assert canvas.shape == (90, 90, 3) and np.array_equal(canvas[35:55], photo(20, 90).pixels)
-    assert np.array_equal(unfitted(canvas, photo(20, 90)).pixels, photo(20, 90).pixels)
-
-
 def test_the_subject_is_what_differs_from_the_ground() -> None:
     pixels = np.full((40, 40, 3), 250, np.uint8)
     assert subject(pixels) is None
@@ -232,7 +228,7 @@ def test_the_ground_that_is_seen_is_said(folder: Path) -> None:
 
     model = picture_model(folder)
     assert isinstance(model, ScenePainter)
-    seen = torch.ones(model.cells, model.cells).bool()
+    seen = torch.ones(64, 64).bool()
     blue = torch.tensor([190, 220, 255], dtype=torch.uint8).expand(64, 64, 3)
     assert model.caption("a box", blue, seen) == "a box, on a blue background"
     assert model.caption("", blue, seen) == "a blue background"

@@ -10,7 +10,7 @@ import pytest
 from conjure.core.config import to_dict
 from conjure.models.dit import DiT, DiTConfig
 from conjure.models.transformer import TransformerConfig
-from conjure.tasks import text_to_image, text_to_text
+from conjure.tasks import scene_painter, text_to_text
 from conjure.tasks.text_to_image import PainterConfig, TextToImage, TextToImageOptions
 from conjure.tasks.text_to_text import TextData, TextToText, TextToTextOptions
 
@@ -29,7 +29,7 @@ def test_text_reads_every_weight_once_a_token(tmp_path: Path, monkeypatch: pytes
 
 
 def test_pictures_count_the_evaluations_of_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_to_image, "matmul_rate", lambda: 1e9)
+    monkeypatch.setattr(scene_painter, "matmul_rate", lambda: 1e9)
     model = PainterConfig(dit=DiTConfig(channels=3, size=8, patch=2, dim=192, layers=1, heads=3, hidden=64))
     place = folder(tmp_path, model=to_dict(model))
     once = DiT(model.dit).flops(2, model.text.length) / 1e9

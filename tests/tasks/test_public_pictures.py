@@ -20,7 +20,8 @@ from conjure.media.text import Text
 from conjure.tasks import table
 from conjure.tasks.abilities import abilities, cannot, is_language_model, is_public
 from conjure.tasks.make import forecast, make, plan
-from conjure.tasks.public_pictures import PublicPictures, PublicPicturesOptions, parted
+from conjure.tasks.public_model import weighted
+from conjure.tasks.public_pictures import PublicPictures, PublicPicturesOptions
 from tests.models.public import tiny_pipelines as tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of the reference
@@ -151,11 +152,11 @@ def test_tiles_show_no_seams(saved: Path) -> None:
 
 
 def test_strengths_stand_behind_the_file(tmp_path: Path) -> None:
-    assert parted("a/b.safetensors") == (Path("a/b.safetensors"), 1.0)
-    assert parted("a/b.safetensors:0.5") == (Path("a/b.safetensors"), 0.5)
-    assert parted("C:b.safetensors") == (Path("C:b.safetensors"), 1.0)
+    assert weighted("a/b.safetensors") == (Path("a/b.safetensors"), 1.0)
+    assert weighted("a/b.safetensors:0.5") == (Path("a/b.safetensors"), 0.5)
+    assert weighted("C:b.safetensors") == (Path("C:b.safetensors"), 1.0)
     (tmp_path / "odd:2").touch()
-    assert parted(f"{tmp_path}/odd:2") == (tmp_path / "odd:2", 1.0)
+    assert weighted(f"{tmp_path}/odd:2") == (tmp_path / "odd:2", 1.0)
 
 
 def test_classes_are_drawn_by_name(tmp_path: Path) -> None:
@@ -202,11 +203,12 @@ def test_models_that_cannot_draw_are_refused(saved: Path, tmp_path: Path) -> Non
     shutil.copytree(saved, tmp_path / "inpaints")
     file = tmp_path / "inpaints" / "unet" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"in_channels": 9}))
-    with pytest.raises(ConjureError, match="change pictures only"):
+    with pytest.raises(ConjureError, match="cannot draw: it can inpaint, outpaint"):
         plan(PROMPT, model=str(tmp_path / "inpaints"), to="image")
     save_file({"lora_unet_x.lora_down.weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with pytest.raises(ConjureError, match="a LoRA, which changes another model"):
         plan(PROMPT, model=str(tmp_path / "lora.safetensors"), to="image")
-    with pytest.raises(ConjureError, match="cannot chat: it can draw"):
+    with pytest.raises(ConjureError, match="cannot chat: it can draw, vary"):
         raise cannot("it", saved, "chat")
-    assert is_public(saved) and not is_language_model(saved) and abilities(saved) == ("draw",)
+    assert is_public(saved) and not is_language_model(saved)
+    assert abilities(saved) == ("draw", "vary", "inpaint", "outpaint", "control")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview, Progress, Result
-from conjure.core.seeds import normal
+from conjure.core.seeds import normal, rng
 from conjure.media.image import Image
 from conjure.tasks.restyle import LEVELS, Restyle, RestyleOptions, correlations, random_filters
 from tests.media.test_mask import disc
@@ -17,6 +17,7 @@ from tests.media.test_mask import disc
 CONTENT = Image(np.where(disc()[..., None] > 0, np.uint8(200), np.uint8(40)).repeat(3, 2))
 STRIPES = Image(np.tile(np.array([[[255, 0, 0]], [[0, 0, 255]]], np.uint8).repeat(4, 0), (6, 48, 1)))
 QUICK: dict[str, Any] = {"style": "s.png", "size": 64, "steps": 12}
+METHODS = pytest.mark.parametrize("method", ["patches", "features"])
 
 
 @pytest.fixture
@@ -24,8 +25,10 @@ def task() -> Restyle:
     return Restyle()
 
 
-def made(task: Restyle, content: Image = CONTENT, seeds: tuple[int, ...] = (1,), **options: Any) -> list[np.ndarray]:
-    *_, last = task.generate([content, STRIPES], RestyleOptions(**{**QUICK, **options}), seeds)
+def made(
+    task: Restyle, content: Image = CONTENT, seeds: tuple[int, ...] = (1,), *, style: Image = STRIPES, **options: Any
+) -> list[np.ndarray]:
+    *_, last = task.generate([content, style], RestyleOptions(**{**QUICK, **options}), seeds)
     assert isinstance(last, Result)
     return [medium.pixels for medium in last.media]  # type: ignore[attr-defined]
 
@@ -40,26 +43,30 @@ def style_error(pixels: np.ndarray) -> float:
     return sum(float(((a - b) ** 2).sum() / (b**2).sum()) for a, b in zip(of(pixels), of(STRIPES.pixels), strict=True))
 
 
-def test_the_texture_comes_nearer_and_the_content_stays(task: Restyle) -> None:
-    weak, strong = made(task, strength=0.1)[0], made(task, strength=0.9)[0]
+@METHODS
+def test_the_texture_comes_nearer_and_the_content_stays(task: Restyle, method: str) -> None:
+    weak, strong = (made(task, strength=strength, method=method)[0] for strength in (0.1, 0.9))
     assert style_error(strong) < 0.65 * style_error(CONTENT.pixels), "by filters that took no part in it"
     assert style_error(strong) < style_error(weak)
     away = [np.abs(each.astype(int) - CONTENT.pixels).mean() for each in (weak, strong)]
     assert away[0] < away[1]
 
 
-def test_each_seed_has_its_own_picture_alone_and_among_others(task: Restyle) -> None:
-    among, (alone,) = made(task, seeds=(1, 2)), made(task, seeds=(2,))
+@METHODS
+def test_each_seed_has_its_own_picture_alone_and_among_others(task: Restyle, method: str) -> None:
+    grain = Image(rng(1).integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    among, (alone,) = (made(task, seeds=seeds, method=method, style=grain) for seeds in ((1, 2), (2,)))
     assert np.array_equal(among[1], alone) and not np.array_equal(among[0], alone)
 
 
-def test_size_transparency_and_colours_of_the_content(task: Restyle) -> None:
+@METHODS
+def test_size_transparency_and_colours_of_the_content(task: Restyle, method: str) -> None:
     glass = Image(np.dstack([CONTENT.pixels, 255 - disc()])[:, :30])
-    (out,) = made(task, glass, steps=3)
+    (out,) = made(task, glass, steps=3, method=method)
     assert out.shape == (40, 30, 4) and np.array_equal(out[:, :, 3], glass.pixels[:, :, 3])
-    (grey,) = made(task, steps=6, colours=False)
+    (grey,) = made(task, steps=6, colours=False, method=method)
     assert np.abs(grey.astype(int) - grey.mean(2, keepdims=True)).max() <= 2, "the content is grey"
-    (one,) = made(task, Image(np.zeros((1, 1, 3), np.uint8)), steps=3)
+    (one,) = made(task, Image(np.zeros((1, 1, 3), np.uint8)), steps=3, method=method)
     assert one.shape == (1, 1, 3)
 
 

@@ -28,6 +28,7 @@ from conjure.models.picture_book import STEPS, PictureBookConfig
 from conjure.models.picture_text import PictureTextConfig
 from conjure.tasks import image_to_image
 from conjure.tasks.image_to_image import CodecData, Reconstruct
+from conjure.tasks.scene_painter import ScenePainter
 from conjure.tasks.text_to_image import CaptionData, TextToImage, TextToImageOptions
 from tests.data.handwriting import write_mnist
 from tests.data.shapes import SIDE, shapes, vocabulary
@@ -277,8 +278,8 @@ def test_the_negative_prompt(painter: TextToImage) -> None:
 
 def test_events_come_in_order(painter: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    own = painter._decode
-    monkeypatch.setattr(painter, "_decode", lambda x: decoded.append(len(x)) or own(x))
+    own = ScenePainter.pixels
+    monkeypatch.setattr(ScenePainter, "pixels", lambda self, x: decoded.append(len(x)) or own(self, x))
     events = list(painter.generate([Text("a box"), Text("left of a leaf")], TextToImageOptions(steps=8), [1, 2]))
     assert [e for e in events if isinstance(e, Progress)] == [Progress(k, 8, "step") for k in range(1, 9)]
     assert decoded == [2]  # the result; a preview is decoded when somebody looks at it

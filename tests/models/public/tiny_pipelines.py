@@ -92,14 +92,14 @@ def stable_diffusion(folder: Path, *, prediction: str = "epsilon", linear: bool 
     )  # fmt: skip
 
 
-def stable_diffusion_xl(folder: Path) -> Any:
+def stable_diffusion_xl(folder: Path, **more: Any) -> Any:
     first = transformers.CLIPTokenizer.from_pretrained(clip_files(folder / "files"))
     second = transformers.CLIPTokenizer.from_pretrained(clip_files(folder / "files_2", "!"))
     net = unet(cross_attention_dim=64 + 128, use_linear_projection=True, attention_head_dim=[1, 1],
                transformer_layers_per_block=[1, 2], addition_embed_type="text_time", addition_time_embed_dim=8,
                projection_class_embeddings_input_dim=6 * 8 + 48,
                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-               up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))  # fmt: skip
+               up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), **more)  # fmt: skip
     return diffusers.StableDiffusionXLPipeline(
         vae=autoencoder(scaling_factor=0.13025), unet=net, tokenizer=first, tokenizer_2=second,
         text_encoder=clip_text(first), text_encoder_2=clip_text(second, 48, "gelu", 1, 128),
