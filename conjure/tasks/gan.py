@@ -20,17 +20,15 @@ from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress, Result, Warn
-from conjure.core.shelf import find
 from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, label, normal, uniform
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
-from conjure.metrics.frechet import distance, frechet_distance, gaussian
-from conjure.metrics.kernel_distance import kernel_distance
+from conjure.metrics.frechet import distance, gaussian
 from conjure.metrics.variety import COLLAPSED, variety
-from conjure.models.features import load_extractor
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.gan import GAN, GANConfig
 from conjure.tasks.memorisation import Sets, small_sets
+from conjure.tasks.picture_figures import COUNT, picture_figures
 
 LOOKED = 1000  # pictures that the evaluation while training looks at
 COARSE = 7  # pixels of a side to which pictures are averaged for it
@@ -194,17 +192,9 @@ class SampleGAN:
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Frechet and kernel distance to the test pictures over our own features, and variety."""
-        source = SmallPictures(self.data.set, "test")
-        real = source.pixels_NHWC
-        made = self._many(len(real), on_progress)
-        judge = "starter/features-mnist" if self.data.set == "mnist" else "runs/features-cifar"
-        extractor = load_extractor(find(judge))
-        features = extractor(made), extractor(real)
-        found = {
-            "frechet_distance": frechet_distance(*features).figure(extractor.protocol),
-            "kernel_distance": kernel_distance(*features).figure(extractor.protocol),
-        }
+        """Frechet and kernel distance to test pictures, precision and recall over our own features, and variety."""
+        source, made = SmallPictures(self.data.set, "test"), self._many(COUNT, on_progress)
+        found, real = picture_figures(made, self.data.set), source.pixels_NHWC
         value = self._variety(made[:LOOKED], real[:LOOKED], source.labels_N[:LOOKED])
         within = " of one class" if self.config.classes else ""
         said = f"mean distance between two samples{within} over that between two test pictures{within}, pixel by pixel"
