@@ -24,6 +24,7 @@ from conjure.nn.convolution import (
     banded_conv,
     in_bands,
 )
+from conjure.nn.pages import steady
 from conjure.nn.spatial import PixelAttention, innermost
 
 EPS = 1e-6
@@ -179,6 +180,7 @@ class AutoencoderKL(nn.Module):
         self.mix_in = Conv2d(2 * Z, 2 * Z, 1) if config.mixed_in else None
         self.mix_out = Conv2d(Z, Z, 1) if config.mixed_out else None
 
+    @steady
     def encode(self, x_BCHW: Tensor, tile: int = 0) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance, float32 `[B, Z, h, w]` each, of the latents of pictures."""
         c = self.config
@@ -189,6 +191,7 @@ class AutoencoderKL(nn.Module):
         mean, logvar = (moments if self.mix_in is None else self.mix_in(moments)).float().chunk(2, dim=1)
         return mean, logvar.clamp(-30, 20)
 
+    @steady
     def decode(self, z_BZhw: Tensor, tile: int = 0) -> Tensor:
         """Pictures float32 `[B, C, H, W]`, nearly in [-1, 1], of latents."""
         if z_BZhw.shape[1] != self.config.latent:

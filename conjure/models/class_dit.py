@@ -18,6 +18,7 @@ from conjure.core.errors import ConjureError
 from conjure.nn.joint import EPS, Stream
 from conjure.nn.linear import Linear
 from conjure.nn.modulation import Embedder, Ending, leave_to_adam
+from conjure.nn.pages import steady
 from conjure.nn.patches import from_patches, grid, places, to_patches
 
 FEATURES = 256
@@ -68,6 +69,7 @@ class ClassDiT(nn.Module):
         self.blocks = nn.ModuleList(Stream(c.dim, c.heads, c.hidden, eps=c.eps) for _ in range(c.layers))
         self.ending = Ending(c.dim, c.out_channels * c.patch**2)
 
+    @steady
     def forward(self, x_BCHW: Tensor, t_B: Tensor, labels_B: Tensor) -> Tensor:
         """`t` counts steps, 0 to 999; a label is 0 to `classes`, which means none."""
         c = self.config

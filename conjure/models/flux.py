@@ -20,6 +20,7 @@ from conjure.nn.joint import EPS, JointBlock, Turns, finite, together
 from conjure.nn.linear import Linear
 from conjure.nn.modulation import Embedder, Ending, Modulation, leave_to_adam, modulated
 from conjure.nn.norm import LayerNorm, RMSNorm
+from conjure.nn.pages import steady
 from conjure.nn.patches import from_patches, grid, to_patches
 from conjure.nn.position import timestep_embedding
 
@@ -96,6 +97,7 @@ class Flux(nn.Module):
         self.singles = nn.ModuleList(SingleBlock(c.dim, c.heads, c.feedforward) for _ in range(c.single_layers))
         self.ending = Ending(c.dim, c.out_channels * c.patch**2)
 
+    @steady
     def forward(
         self, x_BCHW: Tensor, t_B: Tensor, context_BSK: Tensor, pooled_BP: Tensor, guidance_B: Tensor | None = None
     ) -> Tensor:

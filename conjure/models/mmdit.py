@@ -16,6 +16,7 @@ from conjure.core.errors import ConjureError
 from conjure.nn.joint import JointBlock
 from conjure.nn.linear import Linear
 from conjure.nn.modulation import Embedder, Ending, leave_to_adam
+from conjure.nn.pages import steady
 from conjure.nn.patches import from_patches, grid, places, to_patches
 from conjure.nn.position import timestep_embedding
 
@@ -79,6 +80,7 @@ class MMDiT(nn.Module):
         )
         self.ending = Ending(c.dim, c.out_channels * c.patch**2)
 
+    @steady
     def forward(
         self, x_BCHW: Tensor, t_B: Tensor, context_BSK: Tensor, pooled_BP: Tensor | None = None,
         mask_BS: Tensor | None = None,

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from conjure.core.errors import ConjureError
 from conjure.nn.convolution import Conv2d, Downsample, GroupNorm, Residual, Upsample
 from conjure.nn.linear import Linear, embedding
+from conjure.nn.native import pixels as compiled
+from conjure.nn.pages import steady
 from conjure.nn.spatial import PixelAttention, SpatialTransformer, innermost
 
 
@@ -197,6 +199,7 @@ class UNet(nn.Module):
             nn.init.zeros_(conv.weight)
             nn.init.zeros_(conv.bias)
 
+    @steady
     def forward(
         self, x_BCHW: Tensor, t_B: Tensor, context_BSD: Tensor | None = None, *, pooled_BP: Tensor | None = None,
         sizes_BN: Tensor | None = None, labels_B: Tensor | None = None, guidance_B: Tensor | None = None,
@@ -241,8 +244,10 @@ def inputs(
         raise ConjureError(f"the network reads a context of width {config.context}, got {width}",
                            hint="the text encoder belongs to another model")
     x = x_BCHW.to(dtype)
-    # A GPU wants channels innermost; a CPU would have to turn the large matrices of the coarse levels at every step.
-    return innermost(x) if x.is_cuda else x.contiguous(), None if context_BSD is None else context_BSD.to(dtype)
+    # A GPU and our own convolutions want channels innermost; PyTorch's on a CPU would have to turn the large matrices
+    # of the coarse levels at every step.
+    inner = x.is_cuda or (not torch.is_grad_enabled() and dtype == torch.float32 and compiled.library() is not None)
+    return innermost(x) if inner else x.contiguous(), None if context_BSD is None else context_BSD.to(dtype)
 
 
 def way_down(config: UNetConfig) -> nn.ModuleList:

@@ -1,7 +1,9 @@
 """Convolutions over pixels, group norm in float32, and the residual block of U-Nets and picture autoencoders.
 
 Everything works on `[B, C, H, W]` and is fastest where channels lie innermost (`torch.channels_last`), which all of it
-keeps. Group norm looks at the whole picture, so a picture cannot be cut into pieces without changing. `Bands` are the
+keeps. On a CPU, 3x3 convolutions of some size run in compiled code (`native/pixels.py`) unless gradients are wanted.
+
+Group norm looks at the whole picture, so a picture cannot be cut into pieces without changing. `Bands` are the
 way out: every layer runs a few rows at a time, reads one row of its neighbours, and takes its mean and variance over
 all of them. The result is the same to rounding, there are no seams, and what a layer needs on the side is a band's, not
 the picture's.
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conjure.nn.linear import Linear
+from conjure.nn.native import pixels as compiled
 
 Bands = list[Tensor]
 """A picture `[B, C, H, W]` as its rows from top to bottom, `[B, C, h, W]` each."""
@@ -28,7 +31,23 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  the name that nn.Conv2d gave it
         """`[B, in, H, W] -> [B, out, H', W']`"""
-        return self.padded(input, self.padding)
+        return self.plus(input)
+
+    def plus(
+        self, x_BCHW: Tensor, shift_BK: Tensor | None = None, beside_BKHW: Tensor | None = None, *,
+        doubled: bool = False,
+    ) -> Tensor:  # fmt: skip
+        """The convolution, plus `shift` for each picture and channel, plus `beside`; with `doubled`, of the picture at
+        twice its size, every pixel being four."""
+        plain = self.stride == (1, 1) and self.padding == (1, 1) and self.dilation == (1, 1) and self.groups == 1
+        if plain and compiled.convolves(x_BCHW, self.weight, doubled):
+            bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+            both = bias.expand(len(x_BCHW), -1) if shift_BK is None else bias + shift_BK
+            return compiled.conv3x3(x_BCHW, self.weight, both, beside_BKHW=beside_BKHW, doubled=doubled)
+        x = F.interpolate(x_BCHW, scale_factor=2.0, mode="nearest") if doubled else x_BCHW
+        h = self.padded(x, self.padding)
+        h = h if shift_BK is None else h.add_(shift_BK[..., None, None])
+        return h if beside_BKHW is None else h.add_(beside_BKHW)
 
     def padded(self, x_BCHW: Tensor, padding: str | tuple[int, ...]) -> Tensor:
         """The same with other zeros around it."""
@@ -95,16 +114,13 @@ class Residual(nn.Module):
 
     def forward(self, x_BCHW: Tensor, time_BE: Tensor | None = None) -> Tensor:
         """`time_BE` has been through its activation."""
-        h = self.conv1(self.norm1(x_BCHW))
-        if self.time is None or time_BE is None:
-            h = self.norm2(h)
-        elif self.scales:
-            scale, shift = self.time(time_BE)[..., None, None].chunk(2, dim=1)
-            h = _silu(self.norm2(h) * (1 + scale) + shift)
+        told = None if self.time is None or time_BE is None else self.time(time_BE)
+        if self.scales and told is not None:
+            scale, shift = told[..., None, None].chunk(2, dim=1)
+            h = _silu(self.norm2(self.conv1(self.norm1(x_BCHW))) * (1 + scale) + shift)
         else:
-            h = self.norm2(h.add_(self.time(time_BE)[..., None, None]))
-        h = self.conv2(self.dropout(h))
-        return h.add_(x_BCHW if self.skip is None else self.skip(x_BCHW))
+            h = self.norm2(self.conv1.plus(self.norm1(x_BCHW), told))
+        return self.conv2.plus(self.dropout(h), None, x_BCHW if self.skip is None else self.skip(x_BCHW))
 
     def banded(self, bands: Bands) -> Bands:
         """The same without time and dropout. `bands` is emptied on the way, as by everything that takes bands."""
@@ -158,6 +174,8 @@ class Upsample(nn.Module):
         """`[B, C, H, W] -> [B, C, 2H, 2W]`, or to another `size` (H', W')."""
         H, W = x_BCHW.shape[2:]
         size = size or (2 * H, 2 * W)
+        if size == (2 * H, 2 * W) and compiled.convolves(x_BCHW, self.conv.weight, doubled=True):
+            return self.conv.plus(x_BCHW, doubled=True)
         if size == (2 * H, 2 * W) and H * W >= self.MANY and x_BCHW.is_cpu and not torch.is_grad_enabled():
             return self._doubled(x_BCHW, self._kernel())
         return self.conv(F.interpolate(x_BCHW, size=size, mode="nearest"))

@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from conjure.nn import fused
 from conjure.nn.attention import attend
 from conjure.nn.feedforward import FeedForward
 from conjure.nn.linear import Linear
@@ -42,7 +43,7 @@ class Heads(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Triple:
         """`[B, T, D]` -> three of `[B, H, T, C]`"""
-        q, k, v = rearrange(self.qkv(x_BTD), "b t (three h c) -> three b h t c", three=3, h=self.heads)
+        q, k, v = rearrange(fused.linear(x_BTD, self.qkv), "b t (three h c) -> three b h t c", three=3, h=self.heads)
         if self.norm_q is not None and self.norm_k is not None:
             q, k = self.norm_q(q), self.norm_k(k)
         return q, k, v
@@ -92,12 +93,14 @@ class Stream(nn.Module):
         """The tokens after the block."""
         gate_a, shift_f, scale_f, gate_f = signals[2:6]
         assert self.heads.out is not None
-        y_BTD = torch.addcmul(x_BTD, gate_a, self.heads.out(mixed_BTD))
+        y_BTD = torch.addcmul(x_BTD, gate_a, fused.linear(mixed_BTD, self.heads.out))
         if self.second is not None and self.second.out is not None:
             shift, scale, gate = signals[6:]
             asked = self.second(modulated(self.norm_attention(x_BTD), shift, scale))
             y_BTD = torch.addcmul(y_BTD, gate, self.second.out(together([asked])[0]))
-        h_BTD = self.feedforward(modulated(self.norm_feedforward(y_BTD), shift_f, scale_f))
+        asked_BTD = modulated(self.norm_feedforward(y_BTD), shift_f, scale_f)
+        up_BTF = fused.linear(asked_BTD, self.feedforward.up, "gelu_tanh")
+        h_BTD = fused.linear(up_BTF, self.feedforward.down)
         return finite(torch.addcmul(y_BTD, gate_f, h_BTD))
 
 

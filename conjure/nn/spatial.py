@@ -13,6 +13,7 @@ from conjure.nn.attention import attend
 from conjure.nn.convolution import GroupNorm
 from conjure.nn.feedforward import FeedForward
 from conjure.nn.linear import Linear
+from conjure.nn.native import pixels as compiled
 from conjure.nn.norm import LayerNorm
 
 
@@ -57,7 +58,8 @@ class Attention(nn.Module):
             q, k, v = self._heads(self.qkv(x_BND), 3)
         else:
             (q,), (k, v) = self._heads(self.q(x_BND), 1), self._heads(self.kv(context_BSD), 2)
-        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))
+        mixed = compiled.attention(q, k, v) if compiled.attends(q, k, v) else attend(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x_BNX: Tensor, parts: int) -> tuple[Tensor, ...]:
         """`parts` times [B, h, N, d]."""

@@ -22,6 +22,7 @@ from conjure.core.shelf import MAX_CONFIG_BYTES
 from conjure.models.checkpoint import PICKLES, Tensors, misfits, safe_open_file, shortened
 from conjure.models.public.family import IGNORED
 from conjure.models.public.names import Map, rule_for
+from conjure.nn.native.pack import forget
 
 Kind = Literal["sd", "sdxl", "sd3", "flux", "dit"]
 Layout = Literal["diffusers", "original"]
@@ -269,6 +270,9 @@ def _assign(network: nn.Module, step: _Step, names: Map, tensors: Tensors, dtype
         wide = [piece.to(dtype) if piece.is_floating_point() else piece for piece in there]
         made = match[0].read(wide).contiguous()
         made = made.clone() if made.numel() < SMALL else made  # a norm should not keep a whole file mapped
+        for piece in there:
+            if piece.data_ptr() != made.data_ptr():
+                forget(piece)  # what was copied out of the file need not stay in memory twice
     if last in module._parameters:
         module._parameters[last] = nn.Parameter(made, requires_grad=False)
     else:

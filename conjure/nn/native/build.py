@@ -1,4 +1,4 @@
-"""Compiling `step.cpp` with the machine's own compiler, once, into the cache folder; or saying why it cannot be.
+"""Compiling a source with the machine's own compiler, once, into the cache folder; or saying why it cannot be.
 
 `CONJURE_NATIVE=0` turns it off. Nothing depends on it: without a compiler PyTorch computes the same.
 """
@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +33,12 @@ class Native:
     reason: str = ""
 
 
-def native() -> Native:
-    """The library for this machine; the first call compiles it (some seconds)."""
+def native(source: Path = SOURCE, declare: Callable[[ctypes.CDLL], ctypes.CDLL] = declare) -> Native:
+    """The library of a source for this machine; the first call compiles it (some seconds). `declare` tells ctypes what
+    its functions take."""
     if os.environ.get("CONJURE_NATIVE", "").strip() == "0":
         return Native(None, "CONJURE_NATIVE=0 turns it off")
-    return _native(str(cache_dir() / "native"), compiler())
+    return _native(str(cache_dir() / "native"), compiler(), source, declare)
 
 
 def compiler() -> str:
@@ -46,12 +48,12 @@ def compiler() -> str:
 
 
 @functools.cache
-def _native(folder: str, command: str) -> Native:
+def _native(folder: str, command: str, source: Path, declare: Callable[[ctypes.CDLL], ctypes.CDLL]) -> Native:
     if os.name != "posix":
         return Native(None, f"it is written for Linux and macOS, not {platform.system()}")
     if not command:
         return Native(None, "no C++ compiler was found")
-    built, reason = build(Path(folder), command)
+    built, reason = build(Path(folder), command, source)
     if built is None:
         return Native(None, reason)
     try:
@@ -60,10 +62,10 @@ def _native(folder: str, command: str) -> Native:
         return Native(None, f"{built} cannot be loaded: {error}")
 
 
-def build(folder: Path, command: str) -> tuple[Path | None, str]:
+def build(folder: Path, command: str, source: Path = SOURCE) -> tuple[Path | None, str]:
     """The compiled library in `folder`, compiled now unless it was before; or None and why. A failure is remembered
     too, until the source, the compiler or the processor is another one."""
-    name = f"step-{_digest(command)}"
+    name = f"{source.stem}-{_digest(command, source)}"
     library, failed = folder / f"{name}.so", folder / f"{name}.failed"
     if library.is_file():
         return library, ""
@@ -74,7 +76,7 @@ def build(folder: Path, command: str) -> tuple[Path | None, str]:
         with tempfile.TemporaryDirectory(dir=folder) as here:
             made = Path(here) / library.name
             try:
-                reason = _compile(command, made)
+                reason = _compile(command, source, made)
             except subprocess.TimeoutExpired:  # a busy machine: another time it may do
                 return None, f"{command} was not done after {SECONDS} seconds"
             if reason:
@@ -87,11 +89,11 @@ def build(folder: Path, command: str) -> tuple[Path | None, str]:
     return library, ""
 
 
-def _compile(command: str, to: Path) -> str:
+def _compile(command: str, source: Path, to: Path) -> str:
     """Empty, or what went wrong."""
     arm = platform.machine().lower() in ("arm64", "aarch64")
     flags = ["-mcpu=native" if arm else "-march=native", "-std=c++20", "-O3", "-fopenmp-simd", "-w", "-shared", "-fPIC"]
-    words = [command, *flags, "-pthread", str(SOURCE), "-o", str(to)]
+    words = [command, *flags, "-pthread", str(source), "-o", str(to)]
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
     except OSError as error:
@@ -101,9 +103,9 @@ def _compile(command: str, to: Path) -> str:
     return ""
 
 
-def _digest(command: str) -> str:
+def _digest(command: str, source: Path) -> str:
     """Of all that decides what comes out: the source, this file with its flags, the compiler, the processor."""
-    texts = [SOURCE, *sorted(SOURCE.parent.glob("*.h")), Path(__file__)]
+    texts = [source, *sorted(source.parent.glob("*.h")), Path(__file__)]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in texts))
     real = Path(os.path.realpath(command))
     stat = real.stat()

@@ -1,0 +1,1 @@
+"""Programs that draw, one a file, each timed in a process of its own."""
