@@ -146,7 +146,14 @@ TABLE: tuple[Edge, ...] = (
             ("cycle_gan:CycleGAN", "the same, learnt without pairs"),
         )
     ),
-    Edge(("image", "text"), "image", "edit", "conjure.tasks.instruct:Instruct", "", "changes a picture as it is told"),
+    Edge(
+        ("image", "text"),
+        "image",
+        "edit",
+        "conjure.tasks.instruct:Instruct",
+        "starter/pictograms-edit",
+        "changes a picture as it is told",
+    ),
     Edge(
         ("image", "text"),
         "image",
