@@ -68,7 +68,8 @@ def test_a_text_becomes_a_picture_as_on_the_command_line(place: str) -> None:
     assert status == 200 and made["seeds"] == [3] and made["facts"]["evaluations"] == 2
     (output,) = made["outputs"]
     here = conjure.make("a red apple", to="image", seed=3, steps=2)
-    assert base64.b64decode(output["b64"]) == encode(here, ".png", here.record)
+    apart = decode(base64.b64decode(output["b64"]), "answer").pixels.astype(int) - here.pixels
+    assert np.abs(apart).max() <= 2 and output["record"] == json.loads(here.record.to_json())  # sums may round
     assert output["record"]["options"]["steps"] == 2 and output["media_type"] == "image/png"
 
 
