@@ -23,6 +23,7 @@ from conjure.tasks.make import Plan, plan, record, run
 from conjure.tasks.table import Edge, everything, resolve
 
 PING = 15.0  # seconds of silence after which a stream says that it is still there
+GLANCE = 0.5  # seconds after which whoever waits for the whole looks whether its client is still there
 
 router = APIRouter()
 
@@ -136,12 +137,15 @@ def working(home: Server, planned: Plan, *, keep: bool) -> Iterator[Any]:
 
 async def made(ticket: Ticket, request: Request) -> Made:
     """The end of the work; where the client goes away before, the work ends too."""
-    async with aclosing(ticket.events(heartbeat=0.5)) as events:
+    looked = time.monotonic()
+    async with aclosing(ticket.events(heartbeat=GLANCE)) as events:
         async for event in events:
             if isinstance(event, Made):
                 return event
-            if event is None and await request.is_disconnected():
-                break
+            if time.monotonic() - looked >= GLANCE:
+                looked = time.monotonic()
+                if await request.is_disconnected():
+                    break
     raise ApiError(499, "the client went away", code="client_closed_request")
 
 

@@ -112,18 +112,16 @@ def ticket_for(home: Server, name: str, wish: TextWish) -> Ticket:
 
 
 async def texts_of(ticket: Ticket, heartbeat: float) -> AsyncGenerator[Any, None]:
-    """The events of one request. Steps that brought nothing are passed over; None says that time has passed."""
+    """The events of one request. Steps that brought nothing are passed over; None says every so often that
+    time has passed."""
     last = time.monotonic()
     async with aclosing(ticket.events(heartbeat=heartbeat)) as events:
         async for event in events:
-            now = time.monotonic()
-            if event is None or isinstance(event, Waiting):
-                if now - last >= heartbeat:
-                    last = now
-                    yield None
-                continue
-            last = now
-            yield event
+            if (now := time.monotonic()) - last >= heartbeat:
+                last = now
+                yield None
+            if event is not None and not isinstance(event, Waiting):
+                yield event
 
 
 async def gathered(
