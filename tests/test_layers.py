@@ -28,8 +28,9 @@ LEVELS = {
     "train": 3,
     "tasks": 4,
     "serve": 5,
-    "cli": 6,
-    "": 6,  # the root: conjure/__init__.py, which offers the public names
+    "studio": 6,
+    "cli": 7,
+    "": 7,  # the root: conjure/__init__.py, which offers the public names
 }
 MAX_LINES = 700
 BANNED_NAMES = re.compile(r"(base|common)|(.*_)?(utils?|helpers?|misc)(_.*)?")

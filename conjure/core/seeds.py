@@ -7,9 +7,10 @@ noise of a sampler and the noise of its steps never repeat each other.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ def generator(seed: int) -> torch.Generator:
     import torch
 
     return torch.Generator(device="cpu").manual_seed(derive(seed, "torch"))
+
+
+@contextlib.contextmanager
+def drawing_weights(seed: int) -> Iterator[None]:
+    """Within it the layers of new networks draw their weights by `seed`; the global generator is as before after it."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights") % 2**32)
+        yield
 
 
 def normal(seeds: Iterable[int], shape: Sequence[int] = ()) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from conjure.core import seeds as randomness
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.seeds import derive, rng
 from conjure.data import digits
@@ -83,6 +84,12 @@ def binarised(pixels_BHWC: np.ndarray, seed: int, indices: Sequence[int]) -> np.
     1509.00519, section 5)."""
     draws_BD = uniform(seed, "binarise", indices, int(np.prod(pixels_BHWC.shape[1:])))
     return (draws_BD.reshape(pixels_BHWC.shape) * np.float32(255) < pixels_BHWC).astype(np.float32)
+
+
+def any_labels(name: str, seeds: Sequence[int]) -> list[int]:
+    """A class of the set for each seed, where none is asked for."""
+    draws_B = randomness.uniform([derive(seed, "class") for seed in seeds])
+    return (draws_B * len(NAMES[name])).long().tolist()
 
 
 def label(prompt: str, names: Sequence[str]) -> int | None:

@@ -21,6 +21,16 @@ def psnr(a: np.ndarray, b: np.ndarray, *, peak: float = 255.0) -> float:
     return math.inf if error == 0 else float(10 * np.log10(peak**2 / error))
 
 
+def psnrs(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> list[float]:
+    """That of each picture with its own, uint8."""
+    return [psnr(a, b) for a, b in zip(made_NHWC, true_NHWC, strict=True)]
+
+
+def apart(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> np.ndarray:
+    """Mean distance of uint8 values, as a share of 255, picture by picture: float64 `[N]`."""
+    return np.abs(made_NHWC.astype(np.float64) - true_NHWC).mean((1, 2, 3)) / 255
+
+
 def ssim(a: np.ndarray, b: np.ndarray, *, peak: float = 255.0) -> float:
     """Structural similarity of two pictures [H, W] or [H, W, C], at most 1; mean over places and channels.
 

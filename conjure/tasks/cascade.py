@@ -82,8 +82,7 @@ class Cascade:
                                hint=f"data.size={model.size}")
         scenes = FewScenes.load(data)
         words = words_of(scenes.words, model.text.vocab)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = CascadeNetwork(model)
         return cls(network, words, data, scenes=scenes, seed=seed)
 

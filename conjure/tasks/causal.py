@@ -57,6 +57,5 @@ class CausalTraining(Generic[Reader]):
 
 def seeded(make: Callable[[], Network], seed: int) -> Network:
     """A new network whose layers draw their weights from the recipe's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+    with randomness.drawing_weights(seed):
         return make()

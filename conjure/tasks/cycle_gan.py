@@ -26,7 +26,7 @@ from conjure.data.outlines import OutlineSource, fitted, grey, inside, plainly
 from conjure.media.image import Image, grid, resized
 from conjure.metrics.confidence import bootstrap_mean
 from conjure.metrics.measured import resampled
-from conjure.metrics.psnr import psnr
+from conjure.metrics.psnr import apart, psnrs
 from conjure.metrics.variety import COLLAPSED, neighbours, ratio
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.picture_translator import CycleTranslator, Translator, TranslatorConfig
@@ -74,8 +74,7 @@ class CycleGAN:
     def create(cls, model: TranslatorConfig, data: CycleGANData, seed: int = 0) -> CycleGAN:
         """Four new networks."""
         model.expect(data.size, 1, 3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = CycleTranslator(model)
         return cls(network, data, source=OutlineSource.load(data.size, seed), seed=seed)
 
@@ -236,15 +235,6 @@ class CycleGAN:
         made = self._through(self.network.there, lines, tell)
         train = self.source.pictures_NHW3[self.source.painted]
         return Sets(made_NHWC=made, train_MHWC=train, held_out_HHWC=pictures)
-
-
-def apart(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> np.ndarray:
-    """Mean distance of values, of 1, picture by picture: float64 `[N]`."""
-    return np.abs(made_NHWC.astype(np.float64) - true_NHWC).mean((1, 2, 3)) / 255
-
-
-def psnrs(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> list[float]:
-    return [psnr(a, b) for a, b in zip(made_NHWC, true_NHWC, strict=True)]
 
 
 def colours(pictures_NHW3: np.ndarray, lines_NHW1: np.ndarray) -> np.ndarray:

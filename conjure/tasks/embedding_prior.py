@@ -83,8 +83,7 @@ class PriorDrawing:
                                hint=f"data.size={model.decoder.size}")
         scenes = FewScenes.load(data)
         words = words_of(scenes.words, model.vocab)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = PictureEmbedding(model)
         return cls(network, words, data, scenes=scenes, seed=seed)
 

@@ -102,8 +102,7 @@ class Features:
                 f"model.classes is {model.classes}, the data have {len(source.names)}",
                 hint=f"model.classes={len(source.names)}",
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.derive(seed, "weights") % 2**32)
+        with seeds.drawing_weights(seed):
             network = new_network(model)
         return cls(network, source.names, data=data, source=source, seed=seed)
 

@@ -16,11 +16,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from conjure.codecs.image_autoencoder import from_pixels, to_pixels
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress, Result, Warn
-from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, label, normal, uniform
+from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, any_labels, label, normal, uniform
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.metrics.frechet import distance, gaussian
@@ -73,8 +74,7 @@ class SampleGAN:
                                f"network is for {wanted} and {model.classes}")
         if data.turns < 1 or data.block < 1:
             raise ConjureError(f"data: expected turns and block above 0, got {data.turns} and {data.block}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = GAN(model)
         return cls(network, data, source=SmallPictures(data.set, seed=seed), seed=seed)
 
@@ -93,7 +93,7 @@ class SampleGAN:
         pixels_BHWC, labels_B = self.source.batch(indices)
         turn_B = [index // self.data.block % self.data.turns == 0 for index in indices]
         return {
-            "x": _signed(pixels_BHWC),
+            "x": from_pixels(torch.from_numpy(pixels_BHWC)),
             "labels": torch.from_numpy(labels_B),
             "z": torch.from_numpy(normal(self.seed, "latents", indices, self.config.latent)),
             "mix": torch.from_numpy(uniform(self.seed, "mix", indices, 1)[:, 0]),
@@ -142,7 +142,8 @@ class SampleGAN:
         """Within the classes where the model was told them: one picture of each class is a collapse too."""
         if not self.config.classes:
             return variety(made_NHWC, real_NHWC)
-        drawn_N = np.array(self._labels([randomness.derive(0, "measured", k) for k in range(len(made_NHWC))]))
+        seeds = [randomness.derive(0, "measured", k) for k in range(len(made_NHWC))]
+        drawn_N = np.array(any_labels(self.data.set, seeds))
         both = [(made_NHWC[drawn_N == k], real_NHWC[labels_N == k]) for k in range(self.config.classes)]
         return float(np.mean([variety(*each) for each in both if min(map(len, each)) > 1]))
 
@@ -158,15 +159,11 @@ class SampleGAN:
         asked = label(" ".join(text.text for text in inputs), names)
         if asked is not None and not self.config.classes:
             yield Warn(f"this model was not told classes: it draws any, not only {names[asked]}")
-        labels = self._labels(seeds) if asked is None else [asked] * len(seeds)
+        labels = any_labels(self.data.set, seeds) if asked is None else [asked] * len(seeds)
         pictures = [Image(each) for each in self._drawn(seeds, labels, options.temperature)]
         pictures = [resized(each, options.size) for each in pictures] if options.size else pictures
         yield Progress(len(pictures), len(pictures), "picture")
         yield Result(pictures, {"evaluations": 1})
-
-    def _labels(self, seeds: Sequence[int]) -> list[int]:
-        draws_B = randomness.uniform([randomness.derive(seed, "class") for seed in seeds])
-        return (draws_B * len(NAMES[self.data.set])).long().tolist()
 
     @torch.no_grad()
     def _drawn(self, seeds: Sequence[int], labels: Sequence[int], temperature: float = 1.0) -> np.ndarray:
@@ -174,7 +171,7 @@ class SampleGAN:
         z_BZ = randomness.normal(list(seeds), (self.config.latent,)) * temperature
         rows = zip(z_BZ.split(1), torch.tensor(list(labels)).split(1), strict=True)
         x_BCHW = torch.cat([self.network.generator(*row) for row in rows])
-        return ((x_BCHW + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+        return to_pixels(x_BCHW).contiguous().numpy()
 
     @torch.no_grad()
     def _many(self, count: int, tell: Callable[[Event], None] | None = None) -> np.ndarray:
@@ -183,8 +180,8 @@ class SampleGAN:
         for start in range(0, count, PART):
             seeds = [randomness.derive(0, "measured", k) for k in range(start, min(start + PART, count))]
             z_BZ = randomness.normal(seeds, (self.config.latent,))
-            x_BCHW = self.network.generator(z_BZ, torch.tensor(self._labels(seeds)))
-            parts.append(((x_BCHW + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+            x_BCHW = self.network.generator(z_BZ, torch.tensor(any_labels(self.data.set, seeds)))
+            parts.append(to_pixels(x_BCHW).numpy())
             if tell:
                 tell(Progress(start + len(seeds), count, "picture"))
         return np.concatenate(parts)
@@ -204,10 +201,6 @@ class SampleGAN:
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
         return small_sets(self.data.set, self._many(LOOKED, tell))
-
-
-def _signed(pixels_BHWC: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _coarse(pixels_NHWC: np.ndarray) -> np.ndarray:

@@ -61,8 +61,7 @@ class Reconstruct:
 
     @classmethod
     def create(cls, model: ImageAutoencoderConfig, data: CodecData, seed: int = 0) -> Reconstruct:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeds.derive(seed, "weights") % 2**32)
+        with seeds.drawing_weights(seed):
             network = channels_last(ImageAutoencoder(model))
         task = cls(network, SceneSource.load(size=data.size), seed)
         network.start_from(from_pixels(task._scenes(range(MEASURED), "train")))

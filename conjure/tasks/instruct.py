@@ -107,8 +107,7 @@ class Instruct:
         if len(captions.scenes.pictograms) != sketcher.config.book.pages:
             raise ConjureError(f"{model.painter} has a book of {sketcher.config.book.pages} pages, the data have "
                                f"{len(captions.scenes.pictograms)} pictograms", hint="train the painter on these data")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = Editor(model.planner, model.dit)
         network.drawer.dit.load_state_dict(sketcher.network.dit.state_dict())
         return cls(model, network, words, sketcher, source=EditSource(captions.scenes), data=data, seed=seed)

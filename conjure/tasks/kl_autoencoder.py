@@ -75,8 +75,7 @@ class KLReconstruct:
 
     @classmethod
     def create(cls, model: KLCodecConfig, data: KLCodecData, seed: int = 0) -> KLReconstruct:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = KLCodec(model)
         return cls(network, data, source=SceneSource.load(data.size), seed=seed)
 

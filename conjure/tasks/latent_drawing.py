@@ -84,8 +84,7 @@ class LatentDrawing:
                                hint="conjure train scenes-autoencoder makes one")
         scenes, codec = FewScenes.load(data), load_any_codec(find(model.codec))
         words = words_of(scenes.words, model.text.vocab)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = LatentPainter(model)
         task = cls(network, words, codec, data, scenes=scenes, seed=seed)
         shape = tuple(task._latents(task.batch([0])).shape[1:])

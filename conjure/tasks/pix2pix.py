@@ -20,7 +20,7 @@ from conjure.core.events import Event, Progress, Result, Warn
 from conjure.data.outlines import OutlineSource, fitted, grey, plainly
 from conjure.media.image import Image, grid, resized
 from conjure.metrics.confidence import bootstrap_mean
-from conjure.metrics.psnr import psnr
+from conjure.metrics.psnr import apart, psnrs
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.picture_translator import PairTranslator, TranslatorConfig
 from conjure.tasks.memorisation import Sets
@@ -64,8 +64,7 @@ class Pix2Pix:
     def create(cls, model: TranslatorConfig, data: Pix2PixData, seed: int = 0) -> Pix2Pix:
         """A new pair of networks."""
         model.expect(data.size, 1, 3)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = PairTranslator(model)
         return cls(network, data, source=OutlineSource.load(data.size, seed), seed=seed)
 
@@ -175,12 +174,3 @@ class Pix2Pix:
         lines, pictures = self.source.held_out()
         train = self.source.pictures_NHW3[self.source.train]
         return Sets(made_NHWC=self._coloured(lines, tell), train_MHWC=train, held_out_HHWC=pictures)
-
-
-def apart(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> np.ndarray:
-    """Mean distance of values, of 1, picture by picture: float64 `[N]`."""
-    return np.abs(made_NHWC.astype(np.float64) - true_NHWC).mean((1, 2, 3)) / 255
-
-
-def psnrs(made_NHWC: np.ndarray, true_NHWC: np.ndarray) -> list[float]:
-    return [psnr(a, b) for a, b in zip(made_NHWC, true_NHWC, strict=True)]

@@ -20,11 +20,12 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from conjure.codecs.image_autoencoder import to_pixels
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Preview, Progress, Result, Warn
-from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, label, uniform
+from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, any_labels, label, uniform
 from conjure.diffusion.denoiser import Denoiser
 from conjure.diffusion.guidance import guided
 from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
@@ -82,8 +83,7 @@ class SamplePixels:
     def create(cls, model: PixelDiffusionConfig, data: PixelData, seed: int = 0) -> SamplePixels:
         """A new network; channels and classes must be those of the data, and the patch must divide the sides."""
         fits(model, data)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = PixelDenoiser(model)
         return cls(network, data, source=SmallPictures(data.set, seed=seed), seed=seed)
 
@@ -176,7 +176,7 @@ class SamplePixels:
             yield Warn(f"this model was not told classes: it draws any, not only {names[asked]}")
         if options.guidance != 1 and not self.config.classes:
             yield Warn("guidance has no effect on a model that was not told classes")
-        labels = self.labels(seeds) if asked is None else [asked] * len(seeds)
+        labels = any_labels(self.data.set, seeds) if asked is None else [asked] * len(seeds)
         alone = [self.steps([seed], [k], options) for seed, k in zip(seeds, labels, strict=True)]
         pictures: list[Image] = []
         for done, steps in enumerate(zip(*alone, strict=True), start=1):
@@ -185,11 +185,6 @@ class SamplePixels:
             pictures = [Image(each) for step in steps for each in pixels(step.x)]
         pictures = [resized(each, options.size) for each in pictures] if options.size else pictures
         yield Result(pictures, {"evaluations": self.evaluations(options)})
-
-    def labels(self, seeds: Sequence[int]) -> list[int]:
-        """A class for each seed, where none is asked for."""
-        draws_B = randomness.uniform([randomness.derive(seed, "class") for seed in seeds])
-        return (draws_B * len(NAMES[self.data.set])).long().tolist()
 
     def evaluations(self, options: PixelOptions) -> int:
         """Passes of the network for one picture: guidance needs a second one, without the class."""
@@ -228,7 +223,7 @@ class SamplePixels:
     ) -> np.ndarray:
         """`count` samples of all classes alike with fixed seeds, for measuring: uint8 `[N, H, W, C]`."""
         seeds = [randomness.derive(0, "measured", k) for k in range(count)]
-        return self.draw(seeds, self.labels(seeds), options, tell)
+        return self.draw(seeds, any_labels(self.data.set, seeds), options, tell)
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
         """Samples, training pictures and test pictures."""
@@ -262,5 +257,4 @@ def within_pixels(denoise: Denoiser) -> Denoiser:
 
 def pixels(x_BCHW: Tensor) -> np.ndarray:
     """[-1, 1] -> uint8 `[B, H, W, C]`."""
-    bytes_BCHW = ((x_BCHW.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return bytes_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
+    return to_pixels(x_BCHW.float()).contiguous().numpy()

@@ -108,8 +108,7 @@ class TextToImage:
             if got != wanted and (model.book.pages or key == "text.vocab"):
                 raise ConjureError(f"model.{key} is {got}, the data have {wanted}", hint=f"model.{key}={wanted}")
         codec = load_codec(find(model.codec)) if model.codec else None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = Painter(model.text, model.book, model.dit)
         task = cls(ScenePainter(model, network, words, codec), source=source, data=data, seed=seed)
         shape = tuple(task._encode([source.example(seed, 0).pixels]).shape[1:])

@@ -20,7 +20,7 @@ from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress, Result, Warn
-from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, binarised, label, normal
+from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, any_labels, binarised, label, normal
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.metrics.bits import importance_bound
@@ -72,8 +72,7 @@ class SampleVAE:
         if wanted != SHAPES[data.set] or model.classes not in (0, len(NAMES[data.set])):
             raise ConjureError(f"model: {data.set} has pictures of {SHAPES[data.set]} and {len(NAMES[data.set])} "
                                f"classes, the network is for {wanted} and {model.classes}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = VAE(model)
         return cls(network, data, source=SmallPictures(data.set, seed=seed), seed=seed)
 
@@ -143,14 +142,10 @@ class SampleVAE:
         asked = label(" ".join(text.text for text in inputs), names)
         if asked is not None and not self.config.classes:
             yield Warn(f"this model was not told classes: it draws any, not only {names[asked]}")
-        labels = self._labels(seeds) if asked is None else [asked] * len(seeds)
+        labels = any_labels(self.data.set, seeds) if asked is None else [asked] * len(seeds)
         pictures = self._pictures(list(seeds), labels, options)
         yield Progress(len(pictures), len(pictures), "picture")
         yield Result(pictures, {"evaluations": 1})
-
-    def _labels(self, seeds: Sequence[int]) -> list[int]:
-        draws_B = randomness.uniform([randomness.derive(seed, "class") for seed in seeds])
-        return (draws_B * len(NAMES[self.data.set])).long().tolist()
 
     @torch.no_grad()
     def _pictures(self, seeds: list[int], labels: list[int], options: VAEOptions | None = None) -> list[Image]:
@@ -180,7 +175,8 @@ class SampleVAE:
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
         seeds = [randomness.derive(0, "measured", k) for k in range(HELD)]
-        return small_sets(self.data.set, np.stack([each.pixels for each in self._pictures(seeds, self._labels(seeds))]))
+        drawn = self._pictures(seeds, any_labels(self.data.set, seeds))
+        return small_sets(self.data.set, np.stack([each.pixels for each in drawn]))
 
     @torch.no_grad()
     def _measured(

@@ -92,8 +92,7 @@ class SampleCodes:
         if model.transformer.vocab != wanted:
             raise ConjureError(f"model.transformer.vocab is {model.transformer.vocab}, codes and classes are {wanted}",
                                hint=f"model.transformer.vocab={wanted}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = Transformer(model.transformer)
         return cls(model, network, codec, data, source=SmallPictures(data.set, seed=seed), seed=seed)
 

@@ -60,8 +60,7 @@ class Quantise:
         """A new model, whose codes are what its encoder makes of the first pictures."""
         if SHAPES[data.set][2] != model.channels:
             raise ConjureError(f"model.channels is {model.channels}, {data.set} has {SHAPES[data.set][2]}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(randomness.derive(seed, "weights") % 2**32)
+        with randomness.drawing_weights(seed):
             network = VQVAE(model)
         task = cls(network, data, source=SmallPictures(data.set, seed=seed), seed=seed)
         network.start_from(from_pixels(task.batch(range(FIRST))["pixels"]))

@@ -14,7 +14,7 @@ from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.core.paths import recipes_dir
-from conjure.data.pictures_small import SHAPES
+from conjure.data.pictures_small import SHAPES, any_labels
 from conjure.diffusion.names import SAMPLER_NAMES
 from conjure.media.text import Text
 from conjure.models.pixel_denoiser import PixelDenoiser, PixelDiffusionConfig
@@ -116,7 +116,7 @@ def test_all_train_save_load_and_draw_the_same_alone_and_among_others(
     assert np.array_equal(three[1], one[0]) and not np.array_equal(three[0], three[1])
     previews = [event.medium for event in events if isinstance(event, Preview)]
     assert len(previews) == 3 and previews[0].kind == "image"
-    many = loaded.draw([1, 2, 3], loaded.labels([1, 2, 3]), options)
+    many = loaded.draw([1, 2, 3], any_labels(loaded.data.set, [1, 2, 3]), options)
     assert np.abs(many.astype(int) - three).max() <= 1, "in a batch, but for rounding"
     made = conjure.make("any", model=str(tmp_path / "m"), output=tmp_path / "one.png", seed=2, steps=3,
                         sampler="DDPM", guidance=1.5)  # fmt: skip
