@@ -87,6 +87,15 @@ class PictureWords:
         known = [n.phrase for n in self._name.values() if not n.plural] + list(self.vocabulary[len(SPECIAL):])
         return {word: difflib.get_close_matches(word, known, n=3, cutoff=0.6) for word in missing}
 
+    def unread(self, caption: str, length: int, advice: str) -> Iterator[str]:
+        """What there is to say about words that were not learnt, with `advice`, and about an end that is cut off."""
+        if unknown := self.unknown(caption):
+            said = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
+                             for word, near in unknown.items())  # fmt: skip
+            yield f"not learnt: {said}. {advice}"
+        if cut := self.cut(caption, length):
+            yield f"the text is too long for this model, which does not read its end: {cut!r}"
+
     def read(self, rows: Sequence[int], pages: Sequence[int]) -> str:
         """Encoded tokens for people: words as they are, the first name of a page in brackets."""
         shown = [f"[{self._title[page]}]" if page >= 0 else self.vocabulary[row]

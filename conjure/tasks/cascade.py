@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -27,12 +27,12 @@ from conjure.data.few_scenes import FRESH, FewScenes, FewScenesData
 from conjure.data.phrases import spoken
 from conjure.diffusion.denoiser import Denoiser
 from conjure.diffusion.guidance import guided
-from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.models.cascade import CascadeConfig, CascadeNetwork, augmented, shrunk
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
+from conjure.tasks.drawing_options import SamplingOptions
 from conjure.tasks.memorisation import Sets
 from conjure.tasks.scene_drawing import copied, figures, in_batches, prompted, rows, words_of
 
@@ -40,16 +40,10 @@ SHOWN = 8  # captions of a preview
 
 
 @dataclass(frozen=True, kw_only=True)
-class CascadeOptions:
+class CascadeOptions(SamplingOptions):
     """How a picture is drawn."""
 
-    steps: int = Field(default=8, ge=1, le=1000, description="steps of each network; more is slower and more faithful")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
     augment: float = Field(default=0.1, ge=0, lt=1, description="noise in the small picture before it is enlarged")
-    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
-        default="euler", description="how the noise is removed"
-    )
 
 
 class Cascade:

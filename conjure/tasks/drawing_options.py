@@ -1,17 +1,36 @@
-"""The knobs of everything that draws with a picture model from elsewhere, and edits with any."""
+"""The knobs of everything that draws: `SamplingOptions` of models trained here, `DrawingOptions` of those from
+elsewhere and of edits with any."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from conjure.core.events import Event, Warn
-from conjure.diffusion.names import canonical
+from conjure.diffusion.names import SAMPLER_NAMES, canonical, without_spacing
 from conjure.media.fit import Fit
 from conjure.tasks.inputs import LOCAL
+
+if TYPE_CHECKING:
+    Sampler = str
+else:
+    Sampler = Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)]
+    """A sampler for models trained here, whose levels are their own."""
+
+Negative = Annotated[str, Field(description="what the picture should not show (needs --guidance above 1)")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """How a picture is drawn."""
+
+    steps: int = Field(default=8, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
+    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
+    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
+    sampler: Sampler = Field(default="euler", description="how the noise is removed")
 
 
 def _known(name: str) -> str:

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BeforeValidator, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from conjure.codecs.image_autoencoder import from_pixels, to_pixels
@@ -27,12 +25,12 @@ from conjure.data.few_scenes import FRESH, FewScenes, FewScenesData
 from conjure.data.phrases import spoken
 from conjure.diffusion.denoiser import Denoiser
 from conjure.diffusion.guidance import guided
-from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.picture_embedding import PictureEmbedding, PictureEmbeddingConfig
+from conjure.tasks.drawing_options import SamplingOptions
 from conjure.tasks.memorisation import Sets
 from conjure.tasks.picture_evaluation import compositions, relation_scene
 from conjure.tasks.scene_drawing import COMPOSED, copied, figures, in_batches, prompted, rows, words_of
@@ -40,23 +38,10 @@ from conjure.tasks.scene_drawing import COMPOSED, copied, figures, in_batches, p
 SHOWN = 8  # captions of a preview
 
 
-@dataclass(frozen=True, kw_only=True)
-class PriorDrawingOptions:
-    """How a picture is drawn."""
-
-    steps: int = Field(default=8, ge=1, le=1000, description="steps of each network; more is slower and more faithful")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls at the embedding (1: "
-                            "as trained)")
-    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
-        default="euler", description="how the noise is removed"
-    )
-
-
 class PriorDrawing:
     """Draws scenes of a few things. `scenes` are there while the model trains; a loaded one makes them when asked."""
 
-    Options = PriorDrawingOptions
+    Options = SamplingOptions
     ModelConfig = PictureEmbeddingConfig
     DataConfig = FewScenesData
     sets = ("noto_emoji",)
@@ -189,13 +174,13 @@ class PriorDrawing:
         self.words.save(folder)
 
     # ---------------------------------------------------------------- use
-    def generate(self, inputs: Sequence[Text], options: PriorDrawingOptions, seeds: Sequence[int]) -> Iterator[Event]:
+    def generate(self, inputs: Sequence[Text], options: SamplingOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One picture per seed; sample k is the same alone and among others."""
         prompt, said = prompted(inputs, self.words, self.config.length)
         yield from said
         yield from self._draw([prompt] * len(seeds), options, list(seeds))
 
-    def _draw(self, prompts: Sequence[str], options: PriorDrawingOptions, seeds: Sequence[int]) -> Iterator[Event]:
+    def _draw(self, prompts: Sequence[str], options: SamplingOptions, seeds: Sequence[int]) -> Iterator[Event]:
         embedding_BE = self.imagine(prompts, options, seeds)
         evaluations = SAMPLERS[options.sampler].evaluations(options.steps)
         yield Progress(options.steps, 2 * options.steps, "step", "embedding")
@@ -203,7 +188,7 @@ class PriorDrawing:
         yield from self._picture(embedding_BE, options, seeds, spent)
 
     @torch.no_grad()
-    def imagine(self, prompts: Sequence[str], options: PriorDrawingOptions, seeds: Sequence[int]) -> Tensor:
+    def imagine(self, prompts: Sequence[str], options: SamplingOptions, seeds: Sequence[int]) -> Tensor:
         """The prior's embeddings `[B, E]` for texts."""
         told, without = (self.network.read(rows(self.words, each, self.config.length))
                          for each in (prompts, [""] * len(prompts)))
@@ -216,7 +201,7 @@ class PriorDrawing:
 
     @torch.no_grad()
     def _picture(
-        self, embedding_BE: Tensor, options: PriorDrawingOptions, seeds: Sequence[int], evaluations: int
+        self, embedding_BE: Tensor, options: SamplingOptions, seeds: Sequence[int], evaluations: int
     ) -> Iterator[Event]:
         flow, side = self.config.flow, self.config.decoder.size
         denoise: Denoiser = guided(flow.denoise(self.network.decode), 1, condition=(embedding_BE,), unconditional=())
@@ -234,13 +219,13 @@ class PriorDrawing:
         return [resized(each, size) for each in made] if size else made
 
     def _plainly(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image]:
-        return in_batches(lambda part, own: self._draw(part, PriorDrawingOptions(), own), prompts, seeds)
+        return in_batches(lambda part, own: self._draw(part, SamplingOptions(), own), prompts, seeds)
 
     def decoded(self, pictures: Sequence[np.ndarray], seeds: Sequence[int]) -> list[Image]:
         """Pictures uint8 `[H, W, 3]` through their embeddings and back."""
         with torch.no_grad():
             embedding_BE = self.network.look(from_pixels(torch.from_numpy(np.stack(pictures))))
-        made = [e for e in self._picture(embedding_BE, PriorDrawingOptions(), seeds, 0) if isinstance(e, Result)]
+        made = [e for e in self._picture(embedding_BE, SamplingOptions(), seeds, 0) if isinstance(e, Result)]
         return [each for result in made for each in result.media if isinstance(each, Image)]
 
     def evaluate_published(

@@ -250,7 +250,7 @@ class Instruct:
             raise ConjureError("nothing says what to do with the picture",
                                hint='for example: conjure make photo.png "make the apple green" -o out.png')
         yield from moving(picture)
-        yield from self._warnings(text)
+        yield from map(Warn, self.words.unread(text, self.config.planner.length, "This model does what it can"))
         fit = on_square((picture.height, picture.width), self.sketcher.side)
         source, (outline,) = self._read([fit.laid(picture.rgb())], [text])
         if not outline.mask().any():
@@ -273,15 +273,6 @@ class Instruct:
         made = self._composed([picture] * count, x, [fit] * count, [mask] * count, options.feather)
         yield Result(made, {"changed": round(float((mask > 0).mean()), 4),
                             "evaluations": SAMPLERS[options.sampler].evaluations(options.steps)})
-
-    def _warnings(self, text: str) -> Iterator[Event]:
-        unknown, cut = self.words.unknown(text), self.words.cut(text, self.config.planner.length)
-        if unknown:
-            said = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
-                             for word, near in unknown.items())
-            yield Warn(f"not learnt: {said}. This model does what it can")
-        if cut:
-            yield Warn(f"the text is too long for this model, which does not read its end: {cut!r}")
 
     @torch.no_grad()
     def apply(self, pictures: Sequence[Image], instructions: Sequence[str], seeds: Sequence[int],

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -28,13 +27,13 @@ from conjure.data.captions import Example
 from conjure.data.few_scenes import FRESH, FewScenes, FewScenesData
 from conjure.data.phrases import spoken
 from conjure.diffusion.guidance import guided
-from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.kl_codec import KLCodec, load_any_codec
 from conjure.models.latent_painter import LatentPainter, LatentPainterConfig
+from conjure.tasks.drawing_options import Negative, SamplingOptions
 from conjure.tasks.memorisation import Sets
 from conjure.tasks.scene_drawing import copied, figures, in_batches, prompted, rows, words_of
 
@@ -42,16 +41,10 @@ SHOWN = 8  # captions of a preview
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentDrawingOptions:
+class LatentDrawingOptions(SamplingOptions):
     """How a picture is drawn."""
 
-    steps: int = Field(default=8, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
-    negative: str = Field(default="", description="what the picture should not show (needs --guidance above 1)")
-    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
-        default="euler", description="how the noise is removed"
-    )
+    negative: Negative = ""
 
 
 class LatentDrawing:

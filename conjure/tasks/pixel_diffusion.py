@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -28,13 +28,13 @@ from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.data.pictures_small import NAMES, SHAPES, SmallPictures, SmallSet, any_labels, label, uniform
 from conjure.diffusion.denoiser import Denoiser
 from conjure.diffusion.guidance import guided
-from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.diffusion.stepping import Step
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.pixel_denoiser import PixelDenoiser, PixelDiffusionConfig
+from conjure.tasks.drawing_options import Sampler, SamplingOptions
 from conjure.tasks.memorisation import Sets, small_sets
 from conjure.tasks.picture_figures import COUNT, picture_figures
 
@@ -53,15 +53,12 @@ class PixelData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelOptions:
+class PixelOptions(SamplingOptions):
     """How a picture is drawn."""
 
     steps: int = Field(default=10, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
     guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the class pulls (1: as trained)")
-    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
-        default="dpmpp_2m", description="how the noise is removed"
-    )
+    sampler: Sampler = Field(default="dpmpp_2m", description="how the noise is removed")
 
 
 class SamplePixels:

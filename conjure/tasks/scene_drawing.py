@@ -30,14 +30,8 @@ def prompted(inputs: Sequence[Text], words: PictureWords, length: int) -> tuple[
     prompt = " ".join(each.text for each in inputs).strip()
     if not prompt:
         raise ConjureError("expected a prompt, got an empty text", hint='try: conjure make "a cat" -o cat.png')
-    said = []
-    if unknown := words.unknown(prompt):
-        listed = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
-                           for word, near in unknown.items())
-        said.append(Warn(f"not learnt: {listed}. This model knows few things and draws what it can"))
-    if cut := words.cut(prompt, length):
-        said.append(Warn(f"the text is too long for this model, which does not read its end: {cut!r}"))
-    return prompt, said
+    said = words.unread(prompt, length, "This model knows few things and draws what it can")
+    return prompt, [Warn(each) for each in said]
 
 
 def words_of(task_words: PictureWords, vocabulary: int) -> PictureWords:

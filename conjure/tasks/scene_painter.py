@@ -112,12 +112,8 @@ class ScenePainter:
 
     def unread(self, text: str) -> Iterator[Event]:
         """Words about what it cannot read in a text."""
-        if unknown := self.words.unknown(text):
-            said = "; ".join(f"{word!r}" + (f" (nearest known: {', '.join(near)})" if near else "")
-                             for word, near in unknown.items())
-            yield Warn(f"not learnt: {said}. This model draws what it can; a larger one may know more: --model NAME")
-        if cut := self.words.cut(text, self.config.text.length):
-            yield Warn(f"the text is too long for this model, which does not read its end: {cut!r}")
+        advice = "This model draws what it can; a larger one may know more: --model NAME"
+        yield from map(Warn, self.words.unread(text, self.config.text.length, advice))
 
     def _condition(self, texts: Sequence[str], seeds: Sequence[int], frame: Frame | None) -> tuple[Tensor, ...]:
         """What the transformer is told: the texts' states, and what their things look like in place."""

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -27,7 +26,6 @@ from conjure.core.shelf import find
 from conjure.data.captions import COLOUR_NUMBERS, CaptionSource, DigitCaptions, Example, SceneCaptions
 from conjure.data.phrases import spoken
 from conjure.data.scenes import SceneSource
-from conjure.diffusion.names import SAMPLER_NAMES, without_spacing
 from conjure.diffusion.samplers import SAMPLERS
 from conjure.media.image import Image, grid, resized
 from conjure.media.text import Text
@@ -36,6 +34,7 @@ from conjure.models.image_codec import load_codec
 from conjure.models.painter import Painter, PainterConfig, layout_loss, named_places
 from conjure.models.picture_text import Layout
 from conjure.tasks.digit_evaluation import recognised
+from conjure.tasks.drawing_options import Negative, SamplingOptions
 from conjure.tasks.picture_evaluation import compositions, known_things
 from conjure.tasks.scene_painter import ScenePainter, evaluations, forecast
 
@@ -49,16 +48,10 @@ class CaptionData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextToImageOptions:
+class TextToImageOptions(SamplingOptions):
     """How a picture is drawn."""
 
-    steps: int = Field(default=8, ge=1, le=1000, description="steps of the sampler; more is slower and more faithful")
-    guidance: float = Field(default=1.0, ge=0, le=30, description="how strongly the prompt pulls (1: as trained)")
-    negative: str = Field(default="", description="what the picture should not show (needs --guidance above 1)")
-    size: int = Field(default=0, ge=0, le=4096, description="side of the picture in pixels (0: the model's own)")
-    sampler: Annotated[Literal[*SAMPLER_NAMES], BeforeValidator(without_spacing)] = Field(  # type: ignore
-        default="euler", description="how the noise is removed"
-    )
+    negative: Negative = ""
 
 
 class TextToImage:
@@ -210,21 +203,34 @@ class TextToImage:
     # ---------------------------------------------------------------- use
     def generate(self, inputs: Sequence[Text], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One picture per seed; sample k is the same alone and among others."""
-        prompt = " ".join(t.text for t in inputs).strip()
-        if not prompt:
-            raise ConjureError("expected a prompt, got an empty text", hint='try: conjure make "a cat" -o cat.png')
-        if options.negative and options.guidance == 1:
-            yield Warn("the negative prompt has no effect with a guidance of 1: give --guidance 2 or more")
-        for text in filter(None, (prompt, options.negative)):
-            yield from self.painter.unread(text)
-        yield from self._draw([prompt] * len(seeds), options, list(seeds))
+        for _, event in self.together([(inputs, seeds)], options):
+            yield event
+
+    def together(
+        self, asked: Sequence[tuple[Sequence[Text], Sequence[int]]], options: TextToImageOptions
+    ) -> Iterator[tuple[int, Event]]:
+        """What `generate` yields for each of several inputs with their seeds, as (number, event), from one batch."""
+        prompts: list[str] = []
+        parts: list[slice] = []
+        for number, (inputs, seeds) in enumerate(asked):
+            prompt = " ".join(t.text for t in inputs).strip()
+            if not prompt:
+                raise ConjureError("expected a prompt, got an empty text", hint='try: conjure make "a cat" -o cat.png')
+            if options.negative and options.guidance == 1:
+                yield number, Warn("the negative prompt has no effect with a guidance of 1: give --guidance 2 or more")
+            for text in filter(None, (prompt, options.negative)):
+                for event in self.painter.unread(text):
+                    yield number, event
+            parts.append(slice(len(prompts), len(prompts) + len(seeds)))
+            prompts += [prompt] * len(seeds)
+        yield from self._draw(prompts, options, [seed for _, seeds in asked for seed in seeds], parts)
 
     def draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> list[Image]:
         """Pictures of several prompts at once, in batches that fit a small machine."""
         made: list[Image] = []
         for start in range(0, len(prompts), self.painter.at_once):
             part = slice(start, start + self.painter.at_once)
-            results = (e for e in self._draw(prompts[part], options, seeds[part]) if isinstance(e, Result))
+            results = (e for _, e in self._draw(prompts[part], options, seeds[part]) if isinstance(e, Result))
             made += [medium for result in results for medium in result.media if isinstance(medium, Image)]
         return made
 
@@ -236,17 +242,24 @@ class TextToImage:
         return forecast(config, _evaluations(options), count, side)
 
     @torch.no_grad()
-    def _draw(self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int]) -> Iterator[Event]:
+    def _draw(
+        self, prompts: Sequence[str], options: TextToImageOptions, seeds: Sequence[int],
+        parts: Sequence[slice] = (slice(None),),
+    ) -> Iterator[tuple[int, Event]]:  # fmt: skip
+        """One batch, told to each of those who wait for `parts` of it."""
         denoise = self.painter.denoiser(prompts, seeds, guidance=options.guidance, negative=options.negative)
         sigmas = self.config.flow.sigmas(options.steps)
         x = self.painter.prior(seeds, float(sigmas[0]))
         steps = SAMPLERS[options.sampler].steps(denoise, x, sigmas, randomness.Noise(seeds))
         for done, step in enumerate(steps, start=1):
             x = step.x
-            yield Progress(done, options.steps, "step")
-            if done < options.steps:
-                yield Preview(lambda x0=step.x0: grid(self._pictures(x0, 0)))
-        yield Result(self._pictures(x, options.size), {"evaluations": _evaluations(options)})
+            for number, part in enumerate(parts):
+                yield number, Progress(done, options.steps, "step")
+                if done < options.steps:
+                    yield number, Preview(lambda x0=step.x0[part]: grid(self._pictures(x0, 0)))
+        made = self._pictures(x, options.size)
+        for number, part in enumerate(parts):
+            yield number, Result(made[part], {"evaluations": _evaluations(options)})
 
     def _pictures(self, x_BZhw: Tensor, size: int) -> list[Image]:
         pictures = (Image(p.numpy()) for p in self.painter.pixels(x_BZhw))

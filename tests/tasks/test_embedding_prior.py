@@ -18,14 +18,15 @@ from conjure.media.text import Text
 from conjure.models.dit import DiTConfig
 from conjure.models.picture_embedding import PictureEmbeddingConfig
 from conjure.tasks import embedding_prior, scene_drawing
-from conjure.tasks.embedding_prior import PriorDrawing, PriorDrawingOptions
+from conjure.tasks.drawing_options import SamplingOptions
+from conjure.tasks.embedding_prior import PriorDrawing
 from conjure.tasks.picture_evaluation import relation_scene
 from conjure.train.audit import audit
 from conjure.train.settings import Training
 from tests.data.shapes import SIDE
 from tests.tasks.few_shapes import DATA, instead
 
-QUICK = PriorDrawingOptions(steps=2)
+QUICK = SamplingOptions(steps=2)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def create(scenes: FewScenes, folder: Path) -> PriorDrawing:
     return PriorDrawing.load(folder)
 
 
-def drawn(task: PriorDrawing, prompt: str, seeds: list[int], options: PriorDrawingOptions = QUICK) -> np.ndarray:
+def drawn(task: PriorDrawing, prompt: str, seeds: list[int], options: SamplingOptions = QUICK) -> np.ndarray:
     (result,) = (e for e in task.generate([Text(prompt)], options, seeds) if isinstance(e, Result))
     return np.stack([each.pixels for each in result.media])  # type: ignore[attr-defined]
 
