@@ -228,4 +228,4 @@ class Cascade:
         return figures(self._plainly, self.scenes, data, on_progress)
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
-        return copied(self._plainly, self.scenes, tell)
+        return copied(self._plainly, self.scenes.example, tell)

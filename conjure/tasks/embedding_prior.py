@@ -247,4 +247,4 @@ class PriorDrawing:
         return found
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
-        return copied(self._plainly, self.scenes, tell)
+        return copied(self._plainly, self.scenes.example, tell)

@@ -39,12 +39,11 @@ from conjure.models.folder import read_config
 from conjure.models.painter import named_places
 from conjure.tasks.memorisation import Sets
 from conjure.tasks.picture_evaluation import Draw, Tell, compositions, known_things
+from conjure.tasks.scene_drawing import copied
 from conjure.tasks.text_to_image import CaptionData, TextToImage, TextToImageOptions
 
 MANY = 12  # steps of the teacher's pictures that the student's are compared with
 THINGS, SCENES, COMPARED = 100, 150, 150  # of each measure, for every number of steps; things in three phrasings
-COPIES, SHOWN = 300, 1000  # of the check for copies: samples, and pictures of training and of none
-FRESH = 10**7  # examples from here on are in no training
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -234,13 +233,7 @@ class FewSteps:
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
         """Samples beside the first scenes that the teacher learnt from, and as many that nobody saw."""
         source = SceneCaptions(SceneSource.load(self.student.data.size))
-        prompts = [source.example(0, 2 * FRESH + i).caption for i in range(COPIES)]
-        seeds = [randomness.derive(0, "measured", i) for i in range(COPIES)]
-        made = self._drawer(self.config.steps[-1])(prompts, seeds)
-        if tell:
-            tell(Progress(COPIES, COPIES, "picture", "samples for the memorisation check"))
-        seen, new = (np.stack([source.example(0, start + i).pixels for i in range(SHOWN)]) for start in (0, FRESH))
-        return Sets(made_NHWC=np.stack([each.pixels for each in made]), train_MHWC=seen, held_out_HHWC=new)
+        return copied(self._drawer(self.config.steps[-1]), source.example, tell)
 
     def _drawer(self, steps: int) -> Draw:
         options = FewStepsOptions(steps=steps)

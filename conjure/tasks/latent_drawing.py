@@ -220,7 +220,7 @@ class LatentDrawing:
         return figures(self._plainly, self.scenes, data, on_progress)
 
     def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
-        return copied(self._plainly, self.scenes, tell)
+        return copied(self._plainly, self.scenes.example, tell)
 
 
 def _evaluations(options: LatentDrawingOptions) -> int:

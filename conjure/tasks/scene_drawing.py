@@ -12,7 +12,9 @@ from conjure.codecs.picture_words import PictureWords
 from conjure.core.errors import ConjureError, suggest
 from conjure.core.events import Event, Progress, Result, Warn
 from conjure.core.seeds import derive
+from conjure.data.captions import Example
 from conjure.data.few_scenes import FRESH, FewScenes
+from conjure.data.scene_graph import Split
 from conjure.media.image import Image
 from conjure.media.text import Text
 from conjure.tasks.memorisation import Sets
@@ -57,11 +59,6 @@ def in_batches(events: DrawEvents, prompts: Sequence[str], seeds: Sequence[int])
     return made
 
 
-def captions(scenes: FewScenes, start: int, number: int) -> list[str]:
-    """What the scenes from `start` on show, said."""
-    return [scenes.example(0, start + k).caption for k in range(number)]
-
-
 def figures(
     draw: Draw, scenes: FewScenes, data: Sequence[str], tell: Callable[[Event], None] | None
 ) -> dict[str, dict[str, Any]]:
@@ -76,14 +73,19 @@ def figures(
     return {name: measures[name]() for name in data or measures}
 
 
-def copied(draw: Draw, scenes: FewScenes, tell: Callable[[Event], None] | None = None) -> Sets:
-    """Samples of captions that training never saw, beside the first scenes of training and as many new ones."""
-    prompts = captions(scenes, 2 * FRESH, COPIES)
+def copied(
+    draw: Draw, example: Callable[[int, int, Split], Example], tell: Callable[[Event], None] | None = None, *,
+    unseen: Split = "train",
+) -> Sets:  # fmt: skip
+    """Samples of captions that training never saw, beside the first examples of training and as many new ones: those
+    from `FRESH` on, of the split `unseen`. `example` takes the recipe's seed, a number and a split."""
+    prompts = [example(0, 2 * FRESH + k, unseen).caption for k in range(COPIES)]
     made = []
     for start in range(0, COPIES, BATCH):
         part = range(start, min(start + BATCH, COPIES))
         made += [each.pixels for each in draw(prompts[start : part.stop], [derive(0, "measured", k) for k in part])]
         if tell:
             tell(Progress(len(made), COPIES, "picture", "samples for the memorisation check"))
-    return Sets(made_NHWC=np.stack(made), train_MHWC=scenes.pictures(0, SHOWN),
-                held_out_HHWC=scenes.pictures(FRESH, SHOWN))
+    seen = np.stack([example(0, k, "train").pixels for k in range(SHOWN)])
+    new = np.stack([example(0, FRESH + k, unseen).pixels for k in range(SHOWN)])
+    return Sets(made_NHWC=np.stack(made), train_MHWC=seen, held_out_HHWC=new)

@@ -35,7 +35,9 @@ from conjure.models.painter import Painter, PainterConfig, layout_loss, named_pl
 from conjure.models.picture_text import Layout
 from conjure.tasks.digit_evaluation import recognised
 from conjure.tasks.drawing_options import Negative, SamplingOptions
+from conjure.tasks.memorisation import Sets
 from conjure.tasks.picture_evaluation import compositions, known_things
+from conjure.tasks.scene_drawing import copied
 from conjure.tasks.scene_painter import ScenePainter, evaluations, forecast
 
 
@@ -278,6 +280,12 @@ class TextToImage:
             if name not in measures:
                 raise ConjureError(f"this model has no measure '{name}'", hint=suggest(name, measures))
         return {name: measures[name](self._plainly, tell=on_progress) for name in data or measures}
+
+    def memorisation_sets(self, tell: Callable[[Event], None] | None = None) -> Sets:
+        """Samples beside the first examples of training, and as many that nobody saw."""
+        if self.data.source == "digits":
+            return copied(self._plainly, DigitCaptions().example, tell, unseen="test")
+        return copied(self._plainly, SceneCaptions(SceneSource.load(self.data.size)).example, tell)
 
     def _plainly(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image]:
         return self.draw(prompts, TextToImageOptions(), seeds)

@@ -24,7 +24,7 @@ from conjure.models.folder import read_config
 from conjure.models.painter import PainterConfig
 from conjure.models.picture_book import PictureBookConfig
 from conjure.models.picture_text import PictureTextConfig
-from conjure.tasks import few_steps, image_to_image
+from conjure.tasks import few_steps, image_to_image, scene_drawing
 from conjure.tasks.few_steps import FewSteps, FewStepsConfig, FewStepsOptions
 from conjure.tasks.image_to_image import CodecData, Reconstruct
 from conjure.tasks.text_to_image import CaptionData, TextToImage, TextToImageOptions
@@ -159,8 +159,10 @@ def test_what_is_read_previewed_and_counted(teacher: str) -> None:
 
 
 def test_published_figures(teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, small in (("THINGS", 3), ("SCENES", 4), ("COMPARED", 5), ("COPIES", 4), ("SHOWN", 6)):
+    for name, small in (("THINGS", 3), ("SCENES", 4), ("COMPARED", 5)):
         monkeypatch.setattr(few_steps, name, small)
+    for name, small in (("COPIES", 4), ("SHOWN", 6)):
+        monkeypatch.setattr(scene_drawing, name, small)
     create(teacher).save(tmp_path)
     task, told = FewSteps.load(tmp_path), list[Event]()
     found = task.evaluate_published(on_progress=told.append)
