@@ -62,7 +62,7 @@ class CycleGAN:
     ModelConfig = TranslatorConfig
     DataConfig = CycleGANData
     sets = ("noto_emoji",)
-    causal = False
+    causal, game = False, True
 
     def __init__(
         self, network: CycleTranslator, data: CycleGANData, *, source: OutlineSource | None = None, seed: int = 0

@@ -59,7 +59,7 @@ class SampleGAN:
     Options = GANOptions
     ModelConfig = GANConfig
     DataConfig = GANData
-    causal = False
+    causal, game = False, True
 
     def __init__(self, network: GAN, data: GANData, *, source: SmallPictures | None = None, seed: int = 0) -> None:
         self.network, self.data, self.source, self.seed = network, data, source, seed

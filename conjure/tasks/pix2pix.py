@@ -52,7 +52,7 @@ class Pix2Pix:
     ModelConfig = TranslatorConfig
     DataConfig = Pix2PixData
     sets = ("noto_emoji",)
-    causal = False
+    causal, game = False, True
 
     def __init__(
         self, network: PairTranslator, data: Pix2PixData, *, source: OutlineSource | None = None, seed: int = 0

@@ -151,7 +151,8 @@ def begin(task: Trainable, config: Training, *, seed: int, device: torch.device,
     )  # fmt: skip
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     state = State(own, optimizers, EMA(trained, config.ema) if config.ema else None)
-    return Run(task, config, seed, device, world, state, network, Watch(config.warmup))
+    watch = Watch(config.warmup, game=getattr(task, "game", False))
+    return Run(task, config, seed, device, world, state, network, watch)
 
 
 @dataclass

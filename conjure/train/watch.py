@@ -19,10 +19,11 @@ FACTOR = 3.0
 
 
 class Watch:
-    """Raises `ConjureError` at a loss or gradient that is no number, or a loss that stays far too high."""
+    """Raises `ConjureError` at a loss or gradient that is no number, or a loss that stays far too high. In a `game` what
+    one network wins the other loses, so that a loss may rise."""
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
+    def __init__(self, warmup: int, *, game: bool = False) -> None:
+        self.warmup, self.game = warmup, game
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.high = 0
 
@@ -36,7 +37,7 @@ class Watch:
             )
         full = len(self.losses) == WINDOW and step >= self.warmup
         limit = FACTOR * median(self.losses) if full else math.inf
-        self.high = self.high + 1 if loss > limit > 0 else 0
+        self.high = self.high + 1 if loss > limit > 0 and not self.game else 0
         if self.high >= PATIENCE:
             raise ConjureError(
                 f"training stopped at step {step}: the loss {loss:.4g} has been over {limit:.4g}, three "

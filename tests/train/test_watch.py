@@ -40,6 +40,14 @@ def test_spikes_and_warm_up_are_forgiven() -> None:
         warming.check(WINDOW + step, 10.0, 1.0, range(4))
 
 
+def test_the_loss_of_a_game_may_rise_but_must_be_a_number() -> None:
+    watch = Watch(0, game=True)
+    for step in range(WINDOW + 2 * PATIENCE):
+        watch.check(step, 0.001 if step < WINDOW else 2.0, 1.0, range(4))
+    with pytest.raises(ConjureError, match="loss nan"):
+        watch.check(WINDOW + 50, math.nan, 1.0, range(4))
+
+
 def test_restored_watch_stops_at_the_same_step() -> None:
     watch, resumed = calm(), Watch(0)
     for step in range(5):
