@@ -19,8 +19,8 @@ FACTOR = 3.0
 
 
 class Watch:
-    """Raises `ConjureError` at a loss or gradient that is no number, or a loss that stays far too high. In a `game` what
-    one network wins the other loses, so that a loss may rise."""
+    """Raises `ConjureError` at a loss or gradient that is no number, or a loss that stays far too high. In a `game` one
+    network loses what the other wins, so that a loss may rise."""
 
     def __init__(self, warmup: int, *, game: bool = False) -> None:
         self.warmup, self.game = warmup, game
