@@ -2,7 +2,8 @@
 
 Convolutions of stride 2 as in DCGAN (Radford et al. 2016, arXiv 1511.06434), and three ways to play: its own, the
 Wasserstein critic with a gradient penalty, and the hinge with spectral normalisation. Classes reach the generator
-beside the noise and the critic as a projection (Miyato and Koyama 2018, arXiv 1802.05637).
+beside the noise and the critic as a projection (Miyato and Koyama 2018, arXiv 1802.05637). A generator that is told
+classes soon draws one picture of each, unless it is paid for heeding the noise (Mao et al. 2019, arXiv 1903.05628).
 
 Legend: B batch, Z latent, C channels, H and W pixels, K classes.
 """
@@ -23,6 +24,7 @@ from conjure.nn.adversarial import judged
 
 SLOPE = 0.2  # of the critic's leaky ReLU
 SPREAD = 0.02  # of new weights
+NEAR = 1e-5  # so that equal pictures do not divide by nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +45,15 @@ class GANConfig:
     each other all the same: it uses the averages over training."""
     penalty: float = 10.0
     """Weight of the Wasserstein critic's gradient penalty."""
+    seek: float = 0.0
+    """Weight of the term that keeps pictures of one class apart as far as their noise is."""
 
     def __post_init__(self) -> None:
         if not self.widths or self.side % 2 ** len(self.widths) or self.side % 2 ** len(self.of_critic):
             raise ConjureError(f"model.side: {self.side} cannot be halved {len(self.widths)} times")
-        if self.penalty < 0:
-            raise ConjureError(f"model.penalty: expected 0 or more, got {self.penalty}")
+        for name, weight in (("penalty", self.penalty), ("seek", self.seek)):
+            if weight < 0:
+                raise ConjureError(f"model.{name}: expected 0 or more, got {weight}")
 
     @property
     def of_critic(self) -> tuple[int, ...]:
@@ -152,7 +157,16 @@ class GAN(nn.Module):
         if bool(turn_B.any()):
             score_B = judged(self.critic, fake_BCHW, labels_B)
             judged_B = turn_B * (F.softplus(-score_B) if game == "nonsaturating" else -score_B)
+            if self.config.seek:
+                judged_B = judged_B + turn_B * self.config.seek * self.likeness(z_BZ, fake_BCHW, labels_B)
         return critic_B, judged_B, (real_B - fake_B).detach()
+
+    def likeness(self, z_BZ: Tensor, fake_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        """How far apart the noise of neighbours in the batch is, beside pictures of one class drawn from both (equation
+        3 of Mao et al., upside down): a scalar."""
+        other_BZ = z_BZ.roll(1, 0)
+        other_BCHW = self.generator(other_BZ, labels_B)
+        return (z_BZ - other_BZ).abs().mean() / ((fake_BCHW - other_BCHW).abs().mean() + NEAR)
 
     def slope_penalty(self, real_BCHW: Tensor, fake_BCHW: Tensor, mix_B: Tensor, labels_B: Tensor) -> Tensor:
         """(|slope of the critic| - 1)^2 at points between real and fake pictures, `[B]`."""

@@ -105,3 +105,23 @@ def test_classes_reach_both_networks() -> None:
 def test_sides_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(ConjureError, match="30 cannot be halved 2 times"):
         GANConfig(side=30)
+
+
+def test_pictures_of_one_class_are_paid_to_lie_as_far_apart_as_their_noise() -> None:
+    network, (x, z, mix, labels, turn) = made("hinge", classes=2, seek=0.5)
+
+    class Ramp(nn.Module):
+        def forward(self, z_BZ: Tensor, labels_B: Tensor) -> Tensor:
+            return (z_BZ.mean(1) * 2 + labels_B)[:, None, None, None].expand(-1, 1, 8, 8)
+
+    network.eval()
+    network.generator = Ramp()  # type: ignore[assignment]
+    apart = z - z.roll(1, 0)
+    wanted = apart.abs().mean() / (2 * apart.mean(1)).abs().mean()
+    fake = network.generator(z, labels)
+    assert torch.allclose(network.likeness(z, fake, labels), wanted, rtol=1e-4)
+    _, paid_B, _ = network(x, z, mix, labels, turn)
+    assert torch.allclose(paid_B, -network.critic(fake, labels) + 0.5 * wanted, rtol=1e-4)
+    assert not network(x, z, mix, labels, 0 * turn)[1].any()
+    with pytest.raises(ConjureError, match=r"model\.seek: expected 0 or more, got -1"):
+        GANConfig(seek=-1)
