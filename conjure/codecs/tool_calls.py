@@ -14,9 +14,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|$)", re.DOTALL)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _MARKS = ("[TOOL_CALLS]", "<|python_tag|>")
-_BEGINS = ("{", "[{", "[ {", "<tool_call>", *_MARKS)
+_VALUES = re.compile(r"\s*(?:\[\s*)?(?:\{|\Z)")  # an object, a list of objects, or too little to tell
 NAMES = ("arguments", "parameters", "args")
 
 
@@ -28,22 +28,68 @@ class ToolCall:
     arguments: str
 
 
+class Listener:
+    """Tells what is said from what is called while a text is being written.
+
+    What may turn out to be part of a call is held back until that is certain, and no more than that: behind a tag the
+    call in it, at the end of what came the beginning of a tag with the space before it, and the whole of a text that
+    begins as a call without tags does. Tags around anything but calls of `names` are text. How the text is cut into
+    pieces makes no difference.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._held = ""
+        self._open = False
+        """Whether the text is known to be more than a call without tags."""
+        self._said = self._called = False
+
+    def hear(self, piece: str) -> tuple[str, list[ToolCall]]:
+        """(what is certain to be said, the calls that are whole) with the next piece of the text."""
+        if not self._names:
+            return piece, []
+        self._held += piece
+        self._open = self._open or not _may_be_called(self._held)
+        return self._told() if self._open else ("", [])
+
+    def end(self) -> tuple[str, list[ToolCall]]:
+        """The rest, after the last piece."""
+        if not self._open and (calls := _untagged(self._held, self._names)):
+            return "", calls
+        said, calls = self._told()
+        rest = self._held.lstrip()
+        if rest.startswith(_OPEN) and (last := _calls(rest.removeprefix(_OPEN), self._names)):
+            return said, calls + last
+        return said + self._say(self._held.rstrip() if self._called else self._held), calls
+
+    def _told(self) -> tuple[str, list[ToolCall]]:
+        said, calls = "", []
+        while (at := self._held.find(_OPEN)) >= 0 and (close := self._held.find(_CLOSE, at)) >= 0:
+            inner, end = self._held[at + len(_OPEN) : close], close + len(_CLOSE)
+            found = _calls(inner, self._names)
+            said += self._say(self._held[:at].rstrip() if found else self._held[:end])
+            calls += found
+            self._called = self._called or bool(found)
+            self._held = self._held[end:]
+        sure = _sure(self._held)
+        said += self._say(self._held[:sure])
+        self._held = self._held[sure:]
+        return said, calls
+
+    def _say(self, text: str) -> str:
+        """The space between calls and the first word is not said."""
+        if self._called and not self._said:
+            text = text.lstrip()
+        self._said = self._said or bool(text)
+        return text
+
+
 def parsed(text: str, names: Collection[str]) -> tuple[str, list[ToolCall]]:
     """(what is not a call, the calls). A text that calls nothing, or only what is not in `names`, comes back whole."""
-    if tagged := _TAGGED.findall(text):
-        calls = [call for inner in tagged for call in _calls(inner, names)]
-        return (_TAGGED.sub("", text).strip(), calls) if calls else (text, [])
-    inner = text.strip()
-    for mark in _MARKS:
-        inner = inner.removeprefix(mark).strip()
-    calls = _calls(inner, names)
-    return ("", calls) if calls else (text, [])
-
-
-def may_begin(text: str) -> bool:
-    """Whether what was written so far may turn out to be a call."""
-    begun = text.lstrip()
-    return not begun or any(begun.startswith(mark) or mark.startswith(begun) for mark in _BEGINS)
+    listener = Listener(names)
+    said, calls = listener.hear(text)
+    rest, last = listener.end()
+    return said + rest, calls + last
 
 
 def schema(tools: Sequence[Mapping[str, Any]], name: str = "") -> dict[str, Any]:
@@ -60,6 +106,28 @@ def schema(tools: Sequence[Mapping[str, Any]], name: str = "") -> dict[str, Any]
         if not name or each["name"] == name
     ]  # fmt: skip
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _may_be_called(text: str) -> bool:
+    """Whether a text that begins so may turn out to be calls without tags."""
+    begun = text.lstrip()
+    return bool(_VALUES.match(text)) or any(begun.startswith(mark) or mark.startswith(begun) for mark in _MARKS)
+
+
+def _untagged(text: str, names: Collection[str]) -> list[ToolCall]:
+    inner = text.strip()
+    for mark in _MARKS:
+        inner = inner.removeprefix(mark)
+    return _calls(inner, names)
+
+
+def _sure(text: str) -> int:
+    """How much of a text belongs to no tag, whatever comes after it."""
+    at = text.find(_OPEN)
+    if at < 0:
+        begun = (size for size in range(min(len(_OPEN) - 1, len(text)), 0, -1) if text.endswith(_OPEN[:size]))
+        at = len(text) - next(begun, 0)
+    return len(text[:at].rstrip())
 
 
 def _calls(text: str, names: Collection[str]) -> list[ToolCall]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
 
-from conjure.codecs.tool_calls import ToolCall, may_begin, parsed, schema
+from conjure.codecs.tool_calls import Listener, ToolCall, schema
 from conjure.serve.errors import ApiError
 from conjure.serve.sampling import FINISH
 from conjure.serve.texts import Began, Ended, Piece, TextWish
@@ -61,37 +61,36 @@ class Turn:
 async def turns(
     texts: AsyncGenerator[Any, None], tools: frozenset[str], *, single: bool = False
 ) -> AsyncGenerator[Began | Said | Called | Over | None, None]:
-    """The events of a wish, told apart. What may turn out to be a call is kept back until that is certain; `single`
-    passes over all calls but the first."""
+    """The events of a wish, told apart, without the spaces an answer begins with. What may turn out to be a call is
+    kept back until that is certain; `single` passes over all calls but the first."""
     begun: set[int] = set()
-    held: dict[int, str] = {}
+    listeners: dict[int, Listener] = {}
+    called: dict[int, int] = {}
+
+    def told(index: int, heard: tuple[str, list[ToolCall]], piece: Piece | None = None) -> Iterator[Said | Called]:
+        text, calls = heard
+        if text or (piece is not None and piece.logprob is not None):
+            yield Said(index, text, piece)
+        for call in calls:
+            place = called[index] = called.get(index, -1) + 1
+            if place == 0 or not single:
+                yield Called(index, place, call, f"call_{secrets.token_hex(12)}")
+
     async with aclosing(texts) as events:
         async for event in events:
             if event is None or isinstance(event, Began):
                 yield event
             elif isinstance(event, Piece):
-                text = event.text
-                if event.index not in begun:
-                    held[event.index] = text = (held.get(event.index, "") + text).lstrip(" ")
-                    if not text or (tools and may_begin(text)):
-                        text = ""
-                    else:
-                        begun.add(event.index)
-                if text or event.logprob is not None:
-                    yield Said(event.index, text, event)
+                text = event.text if event.index in begun else event.text.lstrip(" ")
+                begun |= {event.index} if text else set()
+                listener = listeners.setdefault(event.index, Listener(tools))
+                for each in told(event.index, listener.hear(text), event):
+                    yield each
             elif isinstance(event, Ended):
-                reason = FINISH[event.made.ended]
-                if event.index not in begun and (rest := held.get(event.index)):
-                    text, calls = parsed(rest, tools) if tools else (rest, [])
-                    if text:
-                        yield Said(event.index, text)
-                    for place, call in enumerate(calls[:1] if single else calls):
-                        yield Called(event.index, place, call, f"call_{secrets.token_hex(12)}")
-                    reason = CALLS if calls else reason
-                elif tools and "<tool_call>" in event.made.text:  # said first, called then
-                    for place, call in enumerate(parsed(event.made.text, tools)[1][: 1 if single else None]):
-                        yield Called(event.index, place, call, f"call_{secrets.token_hex(12)}")
-                        reason = CALLS
+                if event.index in listeners:
+                    for each in told(event.index, listeners[event.index].end()):
+                        yield each
+                reason = CALLS if event.index in called else FINISH[event.made.ended]
                 yield Over(event.index, reason, len(event.made.ids))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from conjure.codecs.tool_calls import ToolCall, may_begin, parsed, schema
+from conjure.codecs.tool_calls import Listener, ToolCall, parsed, schema
 
 ADD, SUN = ToolCall("add", '{"a": 1, "b": 2}'), ToolCall("weather", '{"city": "São Paulo"}')
 PLAIN = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
@@ -31,17 +31,55 @@ OTHER = '{"name": "weather", "parameters": {"city": "S\\u00e3o Paulo"}}'
         ('{"name": "add", "arg', '{"name": "add", "arg', []),
         ("<tool_call>nothing</tool_call>", "<tool_call>nothing</tool_call>", []),
         ("", "", []),
+        (f"[\n  {PLAIN}\n]", "", [ADD]),
+        (f"<tool_call>{PLAIN}</tool_call>\n\nThat is all. ", "That is all.", [ADD]),
+        (f"So: <tool_call>{PLAIN}</tool_call> <tool_call>no</tool_call>", "So: <tool_call>no</tool_call>", [ADD]),
+        (f"<tool_call>{PLAIN}; {OTHER}</tool_call><tool_call>{OTHER}", "", [ADD, SUN, SUN]),
+        ("a < b <tool_ <tool_calls> x \n", "a < b <tool_ <tool_calls> x \n", []),
+        (" \n", " \n", []),
     ],
 )
 def test_calls_in_the_forms_of_public_models(text: str, rest: str, calls: list[ToolCall]) -> None:
     assert parsed(text, {"add", "weather"}) == (rest, calls)
 
 
-def test_the_beginning_of_a_call_is_held_back() -> None:
-    for text in ("", " ", "{", '{"na', "[", "[{", "<", "<tool", "<tool_call>\n{", "[TOOL", "<|python_tag|>"):
-        assert may_begin(text), text
-    for text in ("The", "<b>", "[1", "a {"):
-        assert not may_begin(text), text
+ANSWERS = (
+    f" Look.\n<tool_call>\n{PLAIN}\n</tool_call>\n<tool_call>{OTHER}</tool_call> Done. ",
+    f"São <tool_<tool_call>{PLAIN}</tool_call", f"[TOOL_CALLS] [{PLAIN}]", f"<|python_tag|>{PLAIN}; {OTHER}",
+    f"[ \n{PLAIN},{OTHER}]\n", "[1] <tool_call>\n<b>no</b> </tool_call> \n x", '{"a": 1} <tool_call>', "<|python",
+)  # fmt: skip
+
+
+def heard(pieces: list[str], names: set[str]) -> tuple[list[str], list[ToolCall]]:
+    listener = Listener(names)
+    told = [*map(listener.hear, pieces), listener.end()]
+    return [said for said, _ in told], [call for _, calls in told for call in calls]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_where_an_answer_is_cut_makes_no_difference(answer: str) -> None:
+    names = {"add", "weather"}
+    whole = parsed(answer, names)
+    cuts = [[answer[:at], answer[at:]] for at in range(len(answer) + 1)]
+    cuts += [[answer[:a], answer[a:b], answer[b:]] for a in range(0, len(answer), 3) for b in range(a, len(answer), 5)]
+    cuts += [[answer[at : at + size] for at in range(0, len(answer), size)] for size in (1, 2, 3, 7)]
+    for pieces in cuts:
+        said, calls = heard(pieces, names)
+        assert ("".join(said), calls) == whole, pieces
+
+
+def test_no_more_is_held_back_than_must_be() -> None:
+    def waits(text: str) -> str:
+        return text.removeprefix("".join(heard(list(text), {"add"})[0][:-1]))
+
+    for text in (" ", "{", '{"na', "[", "[ {", "<", "<|py", "[TOOL", "<tool_call>\n{", f"<tool_call>{PLAIN}</tool_cal"):
+        assert waits(text) == text
+    for text, held in (
+        ("The", ""), ("The ", " "), ("<b>", ""), ("[1", ""), ("a {", ""), ("a \n<too", " \n<too"), ("a <tooth", ""),
+        ("a <tool_call>no</tool_call>", ""), ("a <<", "<"), ("a <tool_call>{", " <tool_call>{"),
+    ):  # fmt: skip
+        assert waits(text) == held, text
+    assert heard(["{", "<tool_call>"], set()) == (["{", "<tool_call>", ""], [])
 
 
 def test_the_schema_of_a_call() -> None:
