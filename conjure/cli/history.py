@@ -135,6 +135,8 @@ def open_(number: str) -> None:
     """Open a result in the program that the desktop has for it."""
     with opened() as kept:
         path = kept.file(_entry(kept, number))
+    if not path.is_file():
+        raise ConjureError(f"the bytes of result {number} are gone", hint=f"conjure history remake {number} -o FILE")
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     if shutil.which(opener) is None:
         raise ConjureError(f"there is no {opener} here to open it with", hint=f"it lies at {path}")

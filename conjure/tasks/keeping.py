@@ -19,19 +19,21 @@ def keep(
     history: History, planned: Plan, made: Sequence[Any], paths: Sequence[Path], seconds: float, *,
     gridded: bool = False, source: str = "cli",
 ) -> list[int]:  # fmt: skip
-    """The media of a plan into the history, as the files at `paths` hold them where there are any; their numbers."""
+    """The media of a plan into the history; their numbers. What was written into the files at `paths` is kept as it
+    stands there, byte for byte, and what was written nowhere as a file that loses nothing."""
     inputs = [_file(each.medium) for each in planned.inputs if each.kind != "text"]
     numbers = []
     for index, medium in enumerate(made):
         its = record(planned, index)
         if gridded:
             its = replace(its, options=dict(its.options) | {GRID: True})
-        path = str(paths[index].absolute()) if index < len(paths) else ""
-        suffix = Path(path).suffix.lower() if path else writable(medium.kind)[0]
-        data = media.encode(medium, suffix, its)
-        each = seconds / len(made)
-        number = history.add(data, suffix, medium.kind, its, inputs=inputs, path=path, seconds=each, source=source)
-        numbers.append(number)
+        path = paths[index].absolute() if index < len(paths) else None
+        suffix = path.suffix.lower() if path is not None else writable(medium.kind)[0]
+        data = _written(path) if path is not None else None
+        if data is None:
+            data = media.encode(medium, suffix, its)
+        numbers.append(history.add(data, suffix, medium.kind, its, inputs=inputs, path=str(path or ""),
+                                   seconds=seconds / len(made), source=source))  # fmt: skip
     return numbers
 
 
@@ -45,6 +47,14 @@ def obstacle(history: History, entry: Entry) -> str:
     except ConjureError as error:
         return error.message
     return "" if here == entry.record.weights else f"{entry.record.model} has other weights now"
+
+
+def _written(path: Path) -> bytes | None:
+    """The bytes of a file; None for pipes, devices, and what is gone already."""
+    try:
+        return path.read_bytes() if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _file(medium: Any) -> tuple[bytes, str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,20 @@ def test_clear_refusals(kept: Path, workshop: Path, capsys: pytest.CaptureFixtur
     assert call(["history", "delete", "1"]) == 2 and "-y deletes them" in capsys.readouterr().err
     assert call(["history", "remake", "1", "-o", "x.txt"]) == 2
     assert "expected a name for image" in capsys.readouterr().err
+
+
+def test_open_hands_the_kept_file_to_the_desktop(
+    kept: Path, workshop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(["make", "a red apple", "-o", "apple.png"]) == 0
+    (entry,) = listed(capsys)
+    programs = workshop / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    assert call(["history", "open", "last"]) == 2
+    assert f"there is no {opener}" in (said := capsys.readouterr().err) and str(entry["file"]) in said
+    (programs / opener).write_text(f'#!/bin/sh\nprintf %s "$1" > "{workshop}/opened"\n')
+    (programs / opener).chmod(0o755)
+    assert call(["history", "open", "1"]) == 0
+    assert (workshop / "opened").read_text() == entry["file"]
