@@ -114,19 +114,23 @@ class Engine:
 
     def stream(self, row: Row) -> Iterator[Step]:
         """The tokens of a text as they come; between them None for every step that brought it nothing. Who draws from
-        any stream carries on all texts. Closing the iterator takes the text out."""
+        any stream carries on all texts, unless another has since: a round of all streams is one step. Closing the
+        iterator takes the text out."""
         self._check(row)
-        seat = _Seat(row)
+        seat, seen = _Seat(row), -1
         self._waiting.append(seat)
         try:
             while True:
                 while seat.out:
+                    seen = self.steps
                     yield seat.out.popleft()
                 if seat.error is not None:
                     raise seat.error
                 if row.ended is not None:
                     return
-                self.step()
+                if seen == self.steps:
+                    self.step()
+                seen = self.steps
                 if not seat.out and row.ended is None:
                     yield None
         finally:

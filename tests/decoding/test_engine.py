@@ -149,3 +149,15 @@ def test_an_error_ends_its_own_text_only() -> None:
     for wrong, said in ((row(1, 0), "nothing to continue"), (row(1, 300, tokens=200), "400 tokens together")):
         with pytest.raises(ConjureError, match=said):
             next(engine.stream(wrong))
+
+
+def test_a_round_of_all_streams_is_one_step() -> None:
+    """Those who wait for a place do not hurry on those who have one, whose tokens would come in bursts."""
+    engine = Engine(slots("eager", count=2))
+    streams = [engine.stream(row(number, tokens=4)) for number in range(5)]
+    came = [0] * len(streams)
+    for _ in range(40):
+        before = engine.steps
+        came = [many + (next(stream, None) is not None) for many, stream in zip(came, streams, strict=True)]
+        assert engine.steps - before <= 1
+    assert came == [4] * 5 and engine.load == (0, 0)
