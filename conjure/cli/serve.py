@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from conjure.cli.render import note
 from conjure.core.errors import ConjureError
 
+if TYPE_CHECKING:
+    from conjure.serve.settings import Settings
+
 EPILOG = """\b
 Examples:
   conjure serve
   conjure serve --port 9000 --memory 8G
   conjure serve --host 0.0.0.0                  (draws a key and prints it once)
+  conjure serve --fetch-links=images.example    (follows links of clients to that host)
   conjure serve --model ./my-model --key "$(cat key.txt)"
   curl localhost:8001/v1/images/generations -H 'Content-Type: application/json' -d '{"prompt": "a red apple"}'
 
@@ -30,17 +35,26 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 @click.option("--memory", default="4G", show_default=True, metavar="SIZE", help="For the weights of models at once.")
 @click.option("--model", "models", multiple=True, metavar="FOLDER", help="A model to offer beside the installed ones.")
 @click.option("--origin", "origins", multiple=True, metavar="URL", help="A site whose pages may call the server.")
+@click.option("--fetch-links", "links", is_flag=False, flag_value="*", default="", metavar="[HOSTS]",
+              help="Follow links of clients: to these hosts, or to any public address.")  # fmt: skip
 @click.option("--no-history", "history", is_flag=True, flag_value=False, default=True, help="Keep no results.")
-def serve(
-    host: str, port: int, key: str, memory: str, models: tuple[str, ...], origins: tuple[str, ...], history: bool
-) -> None:
+def serve(**options: Any) -> None:
     """Serve every task over HTTP, in the OpenAI API's shape where it has one."""
     try:
-        import uvicorn
-
         from conjure.serve.app import build
+        from conjure.serve.listening import listen
     except ModuleNotFoundError as error:
         raise ConjureError(f"serving takes {error.name}", hint="pip install 'conjure[serve]'") from None
+    settings = settled(**options)
+    name = "localhost" if settings.loopback else settings.host
+    listen(build(settings), settings, lambda port, _: note(f"serving at http://{name}:{port}/v1 (Ctrl-C ends it)"))
+
+
+def settled(
+    *, host: str, port: int, key: str, memory: str, models: tuple[str, ...], origins: tuple[str, ...], history: bool,
+    links: str, studio: bool = False,
+) -> Settings:  # fmt: skip
+    """The settings that the options stand for; a key that had to be drawn is said."""
     from conjure.core import paths, shelf
     from conjure.serve.settings import Settings, secured
 
@@ -48,19 +62,13 @@ def serve(
     for folder in folders:
         shelf.find(folder)
     given = Settings(host=host, port=port, key=key, memory_bytes=_bytes(memory), models=folders,
-                     origins=frozenset(origins), history=paths.history_dir() if history else None)  # fmt: skip
-    settings = secured(given)
-    if settings.key != given.key:
-        note(f"others can reach {host}, so clients must send this key: {settings.key}")
-    _more_files()
-    config = uvicorn.Config(build(settings), host=host, port=port, log_level="warning", timeout_keep_alive=15,
-                            server_header=False, date_header=False)  # fmt: skip
-    server = uvicorn.Server(config)
-    listening = config.bind_socket()
-    listening.listen(config.backlog)  # who comes before the server is up waits
-    name = "localhost" if settings.loopback else host
-    note(f"serving at http://{name}:{listening.getsockname()[1]}/v1 (Ctrl-C ends it)")
-    server.run(sockets=[listening])
+                     origins=frozenset(origins), history=paths.history_dir() if history else None, studio=studio,
+                     links_from=frozenset(filter(None, (each.strip().lower() for each in links.split(",")))),
+                     )  # fmt: skip
+    made = secured(given)
+    if made.key != given.key:
+        note(f"others can reach {host}, so clients must send this key: {made.key}")
+    return made
 
 
 def _bytes(text: str) -> int:
@@ -68,13 +76,3 @@ def _bytes(text: str) -> int:
     if match is None:
         raise ConjureError(f"--memory: expected a size such as 4G or 512M, got {text!r}")
     return int(float(match[1]) * _UNITS[match[2].upper()])
-
-
-def _more_files() -> None:
-    """Every connection is an open file: as many as the system allows, so that slow clients do not use them up."""
-    import contextlib
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # then it stays as it is
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

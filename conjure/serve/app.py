@@ -9,8 +9,11 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from conjure.core.version import __version__
-from conjure.serve import chat, completions, errors, images, making, messages, models, past, responses
+from conjure.serve import chat, completions, errors, handbook, images, jobs, making, messages, models, past, responses
+from conjure.serve import metrics as counters
 from conjure.serve.guard import Guard
+from conjure.serve.idempotency import Idempotent
+from conjure.serve.metrics import Metered
 from conjure.serve.settings import Settings
 from conjure.serve.state import Server, server
 
@@ -28,10 +31,14 @@ def build(settings: Settings) -> FastAPI:
         finally:
             home.stop()
 
-    app = FastAPI(title="conjure", version=__version__, lifespan=living, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="conjure", version=__version__, lifespan=living, docs_url=None, redoc_url=None,
+                  default_response_class=errors.Json)  # fmt: skip
+    app.state.settings = settings
     errors.install(app)
+    app.add_middleware(Idempotent)  # type: ignore[arg-type]
     app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
-    for part in (models, making, images, chat, completions, messages, responses, past):
+    app.add_middleware(Metered)  # type: ignore[arg-type]  # the last is the first that a request meets
+    for part in (models, making, jobs, images, chat, completions, messages, responses, past, counters, handbook):
         app.include_router(part.router)
 
     @app.get("/health")
@@ -40,4 +47,5 @@ def build(settings: Settings) -> FastAPI:
         home = server(request)
         return {"status": "ok", "version": __version__, **home.worker.load}
 
+    handbook.describe(app)
     return app

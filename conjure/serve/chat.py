@@ -8,16 +8,18 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import Field
 
-from conjure.serve.errors import ApiError
+from conjure.serve.errors import ApiError, Json
+from conjure.serve.making import EITHER
 from conjure.serve.sampling import (
     CHAT,
     GLANCE,
     PING,
     Answer,
     Sampling,
+    refused,
     seed_of,
     settings_of,
     streaming,
@@ -43,10 +45,11 @@ class Talk(Sampling):
     parallel_tool_calls: bool = True
 
 
-@router.post("/v1/chat/completions")
+@router.post("/v1/chat/completions", responses=EITHER)
 async def chat(asked: Talk, request: Request) -> Response:
     """The next turn of a chat."""
-    settings = settings_of(asked, asked.max_completion_tokens or asked.max_tokens)
+    refused(asked.model_extra or {}, {"modalities": (["text"],)})
+    settings = settings_of(asked, asked.max_completion_tokens or asked.max_tokens, {"modalities"})
     if asked.logprobs:
         settings |= {"logprobs": True, "alternatives": asked.top_logprobs or 0}
     elif asked.top_logprobs is not None:
@@ -64,7 +67,7 @@ async def chat(asked: Talk, request: Request) -> Response:
     if asked.stream:
         return streaming(answer.streamed(turns(texts_of(events, PING), names, single=single)))
     tokens, made = await whole(turns(texts_of(events, GLANCE), names, single=single), request)
-    return JSONResponse(answer.whole(tokens, made))
+    return Json(answer.whole(tokens, made))
 
 
 def form_of(wanted: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -10,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from conjure.serve.errors import ApiError
+from conjure.serve.errors import ApiError, Json
+from conjure.serve.making import EITHER
 from conjure.serve.sampling import (
     FINISH,
     GLANCE,
@@ -54,14 +56,14 @@ class Embedded(BaseModel):
     dimensions: int | None = Field(default=None, ge=1)
 
 
-@router.post("/v1/completions")
+@router.post("/v1/completions", responses=EITHER)
 async def completions(asked: Continued, request: Request) -> Response:
     """What follows a text."""
     home = server(request)
     settings = settings_of(asked, asked.max_tokens or 16)
     if asked.logprobs is not None:
         settings |= {"logprobs": True, "alternatives": asked.logprobs}
-    prompts = _several(asked.prompt, "prompt")
+    prompts = _several(asked.prompt, "prompt", home.settings.limits.queue)
     name = asked.model or TEXT
     if asked.stream and len(prompts) > 1:
         raise ApiError(400, "prompt: expected one text with stream, got several", param="prompt")
@@ -72,19 +74,24 @@ async def completions(asked: Continued, request: Request) -> Response:
     if asked.stream:
         return streaming(answer.streamed(texts_of(tickets[0], PING), echoes[0]))
     texts = [texts_of(ticket, GLANCE) for ticket in tickets]
-    return JSONResponse(await answer.whole(texts, echoes, request))
+    return Json(await answer.whole(texts, echoes, request))
 
 
 @router.post("/v1/embeddings")
-async def embeddings(asked: Embedded, request: Request) -> JSONResponse:
+async def embeddings(asked: Embedded, request: Request) -> Json:
     """Vectors of texts."""
     home = server(request)
     known(asked.model_extra or {}, PASSED)
     name = home.keeper.path(asked.model or TEXT)
-    inputs = _several(asked.input, "input")
+    inputs = _several(asked.input, "input", home.settings.limits.inputs)
+    if sum(map(len, inputs)) > home.settings.limits.characters:
+        raise ApiError(413, f"input: expected at most {home.settings.limits.characters:,} characters", param="input")
+    "".join(each for each in inputs if isinstance(each, str)).encode()  # halves of pairs are told
 
     def work() -> Iterator[tuple[list[list[float]], int]]:
         model = home.keeper.writer(name).model
+        if any(not 0 <= token < model.vocab for each in inputs if not isinstance(each, str) for token in each):
+            raise ApiError(400, f"input: expected ids of tokens from 0 to {model.vocab - 1}", param="input")
         texts = [each if isinstance(each, str) else model.tokenizer.decode(each) for each in inputs]
         if any(not text for text in texts):
             raise ApiError(400, "input: expected texts with something in them, got an empty one", param="input")
@@ -97,25 +104,33 @@ async def embeddings(asked: Embedded, request: Request) -> JSONResponse:
         yield vectors.tolist(), sum(len(model.tokenizer.encode(text)) for text in texts)
 
     ticket, found = home.worker.submit(work), None
-    async with aclosing(ticket.events(heartbeat=0.5)) as events:
+    async with aclosing(ticket.events(heartbeat=GLANCE)) as events:
         async for event in events:
             if isinstance(event, tuple):
                 found = event
-    assert found is not None
+            elif event is None and await request.is_disconnected():
+                break
+    if found is None:
+        raise ApiError(499, "the client went away", code="client_closed_request")
     vectors, count = found
     data = [{"object": "embedding", "index": place, "embedding": _packed(vector, asked.encoding_format)}
             for place, vector in enumerate(vectors)]  # fmt: skip
     usage = {"prompt_tokens": count, "total_tokens": count}
-    return JSONResponse({"object": "list", "data": data, "model": asked.model or TEXT, "usage": usage})
+    answer = {"object": "list", "data": data, "model": asked.model or TEXT, "usage": usage}
+    return await asyncio.to_thread(Json, answer)
 
 
-def _several(given: str | Sequence[Any], param: str) -> list[str | list[int]]:
+def _several(given: str | Sequence[Any], param: str, most: int) -> list[str | list[int]]:
     """The texts, or lists of ids, in one field."""
     if isinstance(given, str):
         return [given]
     if not given:
         raise ApiError(400, f"{param}: expected at least one text", param=param)
-    return [list(given)] if isinstance(given[0], int) else list(given)
+    if isinstance(given[0], int):
+        return [list(given)]
+    if len(given) > most:
+        raise ApiError(413, f"{param}: expected at most {most:,} texts, got {len(given):,}", param=param)
+    return list(given)
 
 
 def _prompt(each: str | list[int]) -> dict[str, Any]:

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview
-from conjure.serve.errors import ApiError, told
-from conjure.serve.making import Made, made, planned_for, working
+from conjure.serve.batches import alike
+from conjure.serve.errors import ApiError, Json, told
+from conjure.serve.making import EITHER, STREAM, Made, Previews, made, planned_for, working
+from conjure.serve.sampling import refused
 from conjure.serve.state import Server, server
-from conjure.serve.wire import HEARTBEAT, TYPES, file_bytes, medium, sse, suffix_for
+from conjure.serve.wire import HEARTBEAT, TYPES, Room, file_bytes, medium, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.make import Plan, record
+from conjure.tasks.make import record
 
 PING = 15.0
-IGNORED = frozenset({"user", "moderation", "quality", "style", "background", "output_compression", "input_fidelity"})
-"""Documented parameters that change nothing here."""
+HINTS = frozenset({"user", "moderation"})
+"""Documented parameters that belong to the service: no picture depends on them."""
+TAKEN: dict[str, Container[Any]] = {
+    "quality": ("auto", "standard"), "style": (), "background": ("auto", "opaque"), "input_fidelity": (),
+    "output_compression": (100, "100"),
+}  # fmt: skip
+"""Documented parameters that are taken only where they ask for what is done anyway."""
 
 router = APIRouter()
 
@@ -45,7 +54,7 @@ class Asked(BaseModel):
     partial_images: int = Field(default=0, ge=0, le=3)
 
 
-@router.post("/v1/images/generations")
+@router.post("/v1/images/generations", responses=EITHER)
 async def generations(asked: Asked, request: Request) -> Response:
     """Pictures from a prompt."""
     if not asked.prompt.strip():
@@ -53,7 +62,15 @@ async def generations(asked: Asked, request: Request) -> Response:
     return await _answered(request, asked, [asked.prompt], "draw" if not asked.model else "", {}, "image_generation")
 
 
-@router.post("/v1/images/edits")
+def _shape(*needed: str) -> dict[str, Any]:
+    """A form in the OpenAPI document, which the framework cannot see for itself."""
+    file = {"type": "string", "format": "binary"}
+    fields = Asked.model_json_schema()["properties"]
+    schema = {"type": "object", "required": list(needed), "properties": {"image": file, "mask": file} | fields}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+@router.post("/v1/images/edits", responses=EITHER, openapi_extra=_shape("image", "prompt"))
 async def edits(request: Request) -> Response:
     """A picture changed as the prompt says, where a mask allows it: transparent pixels of the mask may change."""
     asked, pictures, mask = await _form(request)
@@ -66,7 +83,7 @@ async def edits(request: Request) -> Response:
     return await _answered(request, asked, inputs, "inpaint" if mask is not None else "edit", options, "image_edit")
 
 
-@router.post("/v1/images/variations")
+@router.post("/v1/images/variations", responses=EITHER, openapi_extra=_shape("image"))
 async def variations(request: Request) -> Response:
     """The same picture, drawn again."""
     asked, pictures, _ = await _form(request)
@@ -79,19 +96,33 @@ async def _answered(
     request: Request, asked: Asked, inputs: Sequence[Any], task: str, options: dict[str, Any], kind: str
 ) -> Response:
     home = server(request)
-    extra = {name: value for name, value in (asked.model_extra or {}).items() if name not in IGNORED}
-    texts = [_text(each) if isinstance(each, str) else each for each in inputs]
-    planned = planned_for(home, texts, to="image", model=asked.model, task=task, seed=asked.seed, count=asked.n,
-                          options=options | _size(asked, task) | extra)  # fmt: skip
+    extra = _extra(asked)
+    room = Room(home.settings.limits)
+    texts = [room.take(_text(each), "prompt") if isinstance(each, str) else each for each in inputs]
+    planned = await asyncio.to_thread(
+        lambda: planned_for(home, texts, to="image", model=asked.model, task=task, seed=asked.seed, count=asked.n,
+                            options=options | _size(asked, task, inputs) | extra)
+    )  # fmt: skip
     suffix = suffix_for("image", asked.output_format)
-    ticket = home.worker.submit(lambda: working(home, planned, keep=True))
+    previews = Previews(most=asked.partial_images if asked.stream else 0)
+    ticket = home.worker.submit(lambda: working(home, planned, keep=True, previews=previews),
+                                alike=alike(planned))  # fmt: skip
     if asked.stream:
         return StreamingResponse(_streamed(ticket, asked, suffix, kind), media_type="text/event-stream",
-                                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})  # fmt: skip
+                                 headers=STREAM)  # fmt: skip
     done = await made(ticket, request)
-    data = [_datum(home, request, asked, planned, done, index, suffix) for index in range(len(done.result.media))]
-    return JSONResponse({"created": int(time.time()), "data": data, "output_format": asked.output_format,
-                         "size": _sides(done), "usage": _usage(done)})  # fmt: skip
+    base = str(request.base_url)
+    return await asyncio.to_thread(lambda: Json({
+        "created": int(time.time()), "output_format": asked.output_format, "size": _sides(done), "usage": _usage(done),
+        "data": [_datum(home, base, asked, done, index, suffix) for index in range(len(done.result.media))],
+    }))  # fmt: skip
+
+
+def _extra(asked: Asked) -> dict[str, Any]:
+    """The options of the task among what came; of the API's own parameters none is passed over in silence."""
+    given = asked.model_extra or {}
+    refused(given, TAKEN)
+    return {name: value for name, value in given.items() if name not in HINTS and name not in TAKEN}
 
 
 def _text(words: str) -> Any:
@@ -100,25 +131,30 @@ def _text(words: str) -> Any:
     return Text(words)
 
 
-def _size(asked: Asked, task: str) -> dict[str, Any]:
-    """`size` of the clients ("256x256") as the option of the edge."""
+def _size(asked: Asked, task: str, inputs: Sequence[Any]) -> dict[str, Any]:
+    """`size` of the clients ("256x256") as the option of the edge. A picture that is changed keeps its own."""
     if asked.size == "auto":
         return {}
     width, times, height = asked.size.partition("x")
     if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise ApiError(400, f"size: expected WIDTHxHEIGHT or auto, got {asked.size!r}", param="size")
-    if task in ("", "draw") and width != height:
-        raise ApiError(400, f"size: expected a square, got {asked.size}", param="size")
-    return {"size": int(width)} if task in ("", "draw") else {}
+    if task in ("", "draw"):
+        if width != height:
+            raise ApiError(400, f"size: expected a square, got {asked.size}", param="size")
+        return {"size": int(width)}
+    picture = inputs[0]
+    if (int(width), int(height)) != (picture.width, picture.height):
+        own = f"{picture.width}x{picture.height}"
+        raise ApiError(400, f"size: the result is as large as the picture, {own}, got {asked.size}", param="size",
+                       code="unsupported_value")  # fmt: skip
+    return {}
 
 
-def _datum(
-    home: Server, request: Request, asked: Asked, planned: Plan, done: Made, index: int, suffix: str
-) -> dict[str, Any]:
-    data = file_bytes(done.result.media[index], suffix, record(planned, index))
-    facts: dict[str, Any] = {"seed": planned.seeds[index]}
+def _datum(home: Server, base: str, asked: Asked, done: Made, index: int, suffix: str) -> dict[str, Any]:
+    data = file_bytes(done.result.media[index], suffix, record(done.plan, index))
+    facts: dict[str, Any] = {"seed": done.plan.seeds[index]}
     if asked.response_format == "url":
-        return facts | {"url": f"{request.base_url}media/{home.links.add(data, suffix)}"}
+        return facts | {"url": f"{base}media/{home.links.add(data, suffix)}"}
     return facts | {"b64_json": base64.b64encode(data).decode("ascii")}
 
 
@@ -129,16 +165,24 @@ async def _streamed(ticket: Ticket, asked: Asked, suffix: str, kind: str) -> Asy
             async for event in events:
                 if event is None:
                     yield HEARTBEAT
-                elif isinstance(event, Preview) and partial < asked.partial_images:
-                    facts = _event(f"{kind}.partial_image", event.medium, None, suffix, asked)
+                elif isinstance(event, Preview):
+                    facts = await asyncio.to_thread(_partial, f"{kind}.partial_image", event, suffix, asked)
                     yield sse(facts["type"], facts | {"partial_image_index": partial})
                     partial += 1
                 elif isinstance(event, Made):
-                    for index, each in enumerate(event.result.media):
-                        facts = _event(f"{kind}.completed", each, record(event.plan, index), suffix, asked)
+                    for index in range(len(event.result.media)):
+                        facts = await asyncio.to_thread(_whole, f"{kind}.completed", event, index, suffix, asked)
                         yield sse(facts["type"], facts | {"usage": _usage(event)})
     except (ApiError, ConjureError) as error:
         yield sse("error", (error if isinstance(error, ApiError) else told(error)).body())
+
+
+def _partial(name: str, event: Preview, suffix: str, asked: Asked) -> dict[str, Any]:
+    return _event(name, event.medium, None, suffix, asked)
+
+
+def _whole(name: str, done: Made, index: int, suffix: str, asked: Asked) -> dict[str, Any]:
+    return _event(name, done.result.media[index], record(done.plan, index), suffix, asked)
 
 
 def _event(name: str, picture: Any, its: Any, suffix: str, asked: Asked) -> dict[str, Any]:
@@ -163,25 +207,33 @@ def _sides(done: Made) -> str:
 async def _form(request: Request) -> tuple[Asked, list[Any], Any]:
     """A multipart form: the plain fields, the pictures, the mask. Arrays come as `image` or `image[]`."""
     limits = server(request).settings.limits
-    async with request.form(max_files=limits.files, max_fields=100, max_part_size=limits.body_bytes) as form:
-        fields: dict[str, Any] = {}
-        pictures, mask = [], None
-        for name, value in form.multi_items():
-            name = name.removesuffix("[]")
-            if not isinstance(value, UploadFile):
-                fields[name] = value
-            elif name == "image":
-                pictures.append(_picture(await value.read(), name))
-            elif name == "mask":
-                mask = _picture(await value.read(), name)
-            else:
-                raise ApiError(400, f"unknown parameter: {name}", param=name, code="unknown_parameter")
+    room = Room(limits)
     try:
+        async with request.form(max_files=limits.files, max_fields=100, max_part_size=limits.body_bytes) as form:
+            fields: dict[str, Any] = {}
+            pictures, mask = [], None
+            for name, value in form.multi_items():
+                name = name.removesuffix("[]")
+                if not isinstance(value, UploadFile):
+                    if name in fields:
+                        raise ApiError(400, f"{name}: expected it once, it came again", param=name)
+                    fields[name] = value
+                elif name == "image":
+                    picture = await asyncio.to_thread(_picture, await value.read(), name)
+                    pictures.append(room.take(picture, name))
+                elif name == "mask":
+                    mask = room.take(await asyncio.to_thread(_picture, await value.read(), name), name)
+                else:
+                    raise ApiError(400, f"unknown parameter: {name}", param=name, code="unknown_parameter")
         return Asked(**fields), pictures, mask
     except ValidationError as error:
         first = error.errors()[0]
         param = ".".join(map(str, first["loc"]))
         raise ApiError(400, f"{param}: {first['msg']}", param=param) from None
+    except HTTPException as error:
+        if isinstance(error, ApiError) or not str(error.detail).startswith("Too many"):
+            raise
+        raise ApiError(413, str(error.detail), code="request_too_large") from None
 
 
 def _picture(data: bytes, param: str) -> Any:
@@ -205,7 +257,7 @@ def _where_transparent(mask: Any) -> Any:
     return Image(np.repeat((255 - alpha)[..., None], 3, -1))
 
 
-@router.get("/media/{name}")
+@router.get("/media/{name}", response_class=Response, responses={200: {"content": {"*/*": {}}}})
 def linked(name: str, request: Request) -> Response:
     """A result under its link, until that runs out."""
     found = server(request).links.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from conjure.serve.texts import Writer
 
 T = TypeVar("T")
+FRESH = 2.0  # seconds for which a list of the models on the disk holds good
 FLOAT = 4  # bytes of a parameter once it is loaded
 
 
@@ -28,18 +30,29 @@ class Keeper:
     def __init__(self, settings: Settings) -> None:
         self._budget = settings.memory_bytes
         self._own = {folder.name: folder.absolute() for folder in settings.models}
+        self._listed: tuple[float, dict[str, ModelInfo]] | None = None
         self._loaded: OrderedDict[tuple[Edge | None, str], tuple[Any, int]] = OrderedDict()
 
     def offered(self) -> dict[str, ModelInfo]:
-        """All that a client may name: the models of this machine and the folders the server was given."""
+        """All that a client may name: the models of this machine and the folders the server was given. Looked for on
+        the disk at most every `FRESH` seconds."""
+        listed, now = self._listed, time.monotonic()
+        if listed is not None and now - listed[0] < FRESH:
+            return listed[1]
         own = {name: shelf.info(folder) for name, folder in self._own.items()}
-        return {info.name: info for info in shelf.installed()} | own
+        found = {info.name: info for info in shelf.installed()} | own
+        self._listed = (now, found)
+        return found
+
+    def changed(self) -> None:
+        """A model came or went: the next one who asks sees it."""
+        self._listed = None
 
     def path(self, name: str) -> str:
         """The name or folder that `make` takes for a model a client names; 404 for any other, a path above all."""
         if name in self._own:
             return str(self._own[name])
-        if name not in {info.name for info in shelf.installed()}:
+        if name not in self.offered():
             raise ApiError(404, f"there is no model {name!r} here; GET /v1/models lists them", param="model",
                            code="model_not_found")  # fmt: skip
         return name
@@ -86,7 +99,7 @@ class Keeper:
     @property
     def held(self) -> dict[str, int]:
         """Name of each model in memory -> bytes of its weights."""
-        return {model: size for (_, model), (_, size) in self._loaded.items()}
+        return {model: size for (_, model), (_, size) in list(self._loaded.items())}
 
 
 def _busy(held: Any) -> bool:

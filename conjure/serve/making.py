@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview, Result, Warn
-from conjure.serve.errors import ApiError, told
+from conjure.serve.batches import alike
+from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.state import Server, server
-from conjure.serve.wire import HEARTBEAT, event_name, plain, received, sent, sse, suffix_for
+from conjure.serve.wire import HEARTBEAT, Room, event_name, medium, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
 from conjure.tasks.inputs import FILE, LOCAL
-from conjure.tasks.make import Plan, plan, record, run
+from conjure.tasks.make import Plan, plan, record
 from conjure.tasks.table import Edge, everything, resolve
 
+STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Headers of a stream, which no proxy may gather up."""
+EITHER: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+"""In the OpenAPI document: the answer may be a stream, too."""
+DIGEST = "digest"
+"""Names a medium of a stored wish by its content."""
 PING = 15.0  # seconds of silence after which a stream says that it is still there
 GLANCE = 0.5  # seconds after which whoever waits for the whole looks whether its client is still there
 
@@ -60,7 +69,12 @@ class Made:
 @router.get("/v1/routes")
 def routes() -> dict[str, Any]:
     """What can become what, and the options of each way as a JSON schema."""
-    return {"object": "list", "data": [route(edge) for edge in everything()]}
+    return {"object": "list", "data": _routes(tuple(everything()))}
+
+
+@functools.lru_cache(maxsize=2)
+def _routes(edges: tuple[Edge, ...]) -> list[dict[str, Any]]:
+    return [route(edge) for edge in edges]
 
 
 def route(edge: Edge) -> dict[str, Any]:
@@ -71,19 +85,40 @@ def route(edge: Edge) -> dict[str, Any]:
             "module": edge.module, "model": edge.model, "summary": edge.summary, "options": schema}  # fmt: skip
 
 
-@router.post("/v1/make")
+@router.post("/v1/make", responses=EITHER)
 async def make(wish: Wish, request: Request) -> Response:
     """Anything into anything that the table leads to; the answer as a whole, or as events where `stream` is set."""
     home = server(request)
-    inputs = [received(each, f"inputs[{place}]") for place, each in enumerate(wish.inputs)]
-    planned = planned_for(home, inputs, to=wish.to, model=wish.model, task=wish.task, seed=wish.seed, count=wish.count,
-                          options=wish.options)  # fmt: skip
-    suffix = suffix_for(planned.output, wish.to if wish.to != planned.output else "")
-    ticket = home.worker.submit(lambda: working(home, planned, keep=wish.history))
+    settled = await asyncio.to_thread(planned, home, wish)
+    suffix = suffix_for(settled.output, wish.to if wish.to != settled.output else "")
+    previews = Previews(most=None if wish.stream and wish.previews else 0)
+    ticket = home.worker.submit(lambda: working(home, settled, keep=wish.history, previews=previews),
+                                alike=alike(settled))  # fmt: skip
     if wish.stream:
-        return StreamingResponse(_streamed(ticket, suffix, wish.previews), media_type="text/event-stream",
-                                 headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})  # fmt: skip
-    return JSONResponse(body(await made(ticket, request), suffix))
+        return StreamingResponse(_streamed(ticket, suffix, previews), media_type="text/event-stream", headers=STREAM)
+    done = await made(ticket, request)
+    return await asyncio.to_thread(lambda: Json(body(done, suffix)))
+
+
+def planned(home: Server, wish: Wish, file: Callable[[str], bytes] | None = None) -> Plan:
+    """The plan for a wish, whose media are decoded here: no work for an event loop. `file` gives the bytes of media
+    that a stored wish names by their digest."""
+
+    room = Room(home.settings.limits)
+
+    def read(value: Any, param: str) -> Any:
+        if file is not None and isinstance(value, Mapping) and DIGEST in value:
+            return room.take(medium(file(value[DIGEST]), param), param)
+        return room.take(received(value, param, home.fetch), param)
+
+    most = home.settings.limits.files
+    if (came := sum(isinstance(each, Mapping) for each in (*wish.inputs, *wish.options.values()))) > most:
+        raise ApiError(413, f"inputs: expected at most {most} files, got {came}", param="inputs")
+    inputs = [read(each, f"inputs[{place}]") for place, each in enumerate(wish.inputs)]
+    options = {name: read(each, f"options.{name}") if isinstance(each, Mapping) else each
+               for name, each in wish.options.items()}  # fmt: skip
+    return planned_for(home, inputs, to=wish.to, model=wish.model, task=wish.task, seed=wish.seed, count=wish.count,
+                       options=options)  # fmt: skip
 
 
 def planned_for(
@@ -99,7 +134,7 @@ def planned_for(
     try:
         for name, value in given.items():
             if isinstance(value, Mapping):
-                given[name] = received(value, f"options.{name}")
+                given[name] = received(value, f"options.{name}", home.fetch)
         made_of = plan(*inputs, to=to or None, model=named, task=task or None, seed=seed, count=count, **given)
         _no_paths(made_of.edges[-1], given)
         return made_of
@@ -121,17 +156,55 @@ def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
                            param=f"options.{name}", code="not_over_http")  # fmt: skip
 
 
-def working(home: Server, planned: Plan, *, keep: bool) -> Iterator[Any]:
-    """The plan's events in the worker's thread, and `Made` at the end."""
+class Previews:
+    """Which previews are decoded, in the worker's thread and nowhere else: at most `most` (None for any number), no
+    more than `AHEAD` that nobody has taken yet, those that are asked for, and within a `share` of the time."""
+
+    CHEAP = 0.25
+    AHEAD = 8
+
+    def __init__(
+        self, *, most: int | None = None, share: float = 1.0, asked: Callable[[], bool] | None = None
+    ) -> None:
+        self._left, self._share, self._asked = most, share, asked
+        self._ahead, self._next = 0, 0.0
+
+    def take(self) -> None:
+        """Somebody has taken one: there is room for another."""
+        self._ahead -= 1
+
+    def decoded(self, event: Preview) -> Preview | None:
+        """The same with its medium made; None for one that is not wanted."""
+        began = time.monotonic()
+        if self._left == 0 or began < self._next or (self._asked is not None and not self._asked()):
+            return None
+        if self._ahead >= self.AHEAD:
+            return None
+        seen = event.medium
+        self._ahead += 0 if self._asked is not None else 1
+        self._left = None if self._left is None else self._left - 1
+        ended = time.monotonic()
+        self._next = ended + (ended - began) * (1 / self._share - 1)
+        return Preview(lambda: seen)
+
+
+def working(home: Server, settled: Plan, *, keep: bool, previews: Previews | None = None) -> Iterator[Any]:
+    """The plan's events in the worker's thread, and `Made` at the end; None while a batch gathers. Without a word about
+    `previews`, those come that cost little."""
     began, warnings = time.monotonic(), []
-    for event in run(planned, home.keeper.ready):
-        if isinstance(event, Warn):
-            warnings.append(event.text)
-        if isinstance(event, Result):
+    wanted = Previews(share=Previews.CHEAP, asked=lambda: True) if previews is None else previews
+    for event in home.batches.run(settled):
+        if isinstance(event, Preview):
+            if (decoded := wanted.decoded(event)) is not None:
+                yield decoded
+        elif isinstance(event, Result):
             seconds = time.monotonic() - began
-            numbers = home.keep(planned, event.media, seconds) if keep else ()
-            yield Made(plan=planned, result=event, warnings=tuple(warnings), seconds=seconds, numbers=tuple(numbers))
+            home.metrics.made.labels(settled.output).inc(len(event.media))
+            numbers = home.keep(settled, event.media, seconds) if keep else ()
+            yield Made(plan=settled, result=event, warnings=tuple(warnings), seconds=seconds, numbers=tuple(numbers))
         else:
+            if isinstance(event, Warn):
+                warnings.append(event.text)
             yield event
 
 
@@ -161,16 +234,19 @@ def body(done: Made, suffix: str) -> dict[str, Any]:
             "warnings": list(done.warnings), "seconds": round(done.seconds, 3)}  # fmt: skip
 
 
-async def _streamed(ticket: Ticket, suffix: str, previews: bool) -> AsyncIterator[str]:
+async def _streamed(ticket: Ticket, suffix: str, previews: Previews) -> AsyncIterator[str]:
     try:
         async with aclosing(ticket.events(heartbeat=PING)) as events:
             async for event in events:
                 if event is None:
                     yield HEARTBEAT
                 elif isinstance(event, Made):
-                    yield sse("result", body(event, suffix))
-                elif not isinstance(event, Preview) or previews:
-                    yield sse(event_name(event), plain(event, previews=previews) or {})
+                    yield sse("result", await asyncio.to_thread(body, event, suffix))
+                elif isinstance(event, Preview):
+                    yield sse("preview", await asyncio.to_thread(plain, event))
+                    previews.take()
+                else:
+                    yield sse(event_name(event), plain(event))
     except ApiError as error:
         yield sse("error", error.body())
     except ConjureError as error:

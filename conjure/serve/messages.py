@@ -9,18 +9,19 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from conjure.core.errors import ConjureError
-from conjure.serve.errors import ApiError, told
-from conjure.serve.sampling import CHAT, GLANCE, PING, known, texts_of, ticket_for
+from conjure.serve.errors import ApiError, Json, told
+from conjure.serve.making import EITHER
+from conjure.serve.sampling import CHAT, GLANCE, PING, bounded, known, texts_of, ticket_for
 from conjure.serve.state import server
 from conjure.serve.texts import Began, TextWish
 from conjure.serve.turns import Called, Said, Turn, function, joined, turn, turns, whole, wish_of
 from conjure.serve.wire import HEARTBEAT, sse
 
-PASSED = frozenset("metadata service_tier container context_management mcp_servers cache_control".split())
+PASSED = frozenset("metadata service_tier cache_control thinking".split())
 REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -52,10 +53,12 @@ class Counted(BaseModel):
     tools: list[dict[str, Any]] = Field(default_factory=list)
 
 
-@router.post("/v1/messages")
+@router.post("/v1/messages", responses=EITHER)
 async def messages(asked: Talk, request: Request) -> Response:
     """The next turn of a talk."""
     known(asked.model_extra or {}, PASSED)
+    if (thinking := (asked.model_extra or {}).get("thinking")) and thinking != {"type": "disabled"}:
+        raise ApiError(400, "thinking: these models do not", param="thinking", code="unsupported_value")
     settings = {
         "temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k, "tokens": asked.max_tokens,
         "stop": tuple(asked.stop_sequences) or None,
@@ -74,7 +77,7 @@ async def messages(asked: Talk, request: Request) -> Response:
         return StreamingResponse(events, media_type="text/event-stream",
                                  headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})  # fmt: skip
     tokens, (made,) = await whole(turns(texts_of(ticket, GLANCE), names, single=single), request)
-    return JSONResponse(head | {
+    return Json(head | {
         "content": _blocks(made), "stop_reason": REASONS[made.reason], "stop_sequence": None,
         "usage": {"input_tokens": tokens, "output_tokens": made.tokens},
     })  # fmt: skip
@@ -83,10 +86,12 @@ async def messages(asked: Talk, request: Request) -> Response:
 @router.post("/v1/messages/count_tokens")
 async def count_tokens(asked: Counted, request: Request) -> dict[str, int]:
     """How many tokens a talk has so far."""
+    known(asked.model_extra or {}, PASSED | {"tool_choice"})
     home = server(request)
     path = home.keeper.path(asked.model or CHAT)
     shown = [{"type": "function", "function": each} for each in _tools(asked.tools)]
     wish = TextWish(messages=_turns(asked.system, asked.messages), tools=shown)
+    bounded(home, wish)
     ticket = home.worker.submit(lambda: iter([home.keeper.writer(path).count(wish)]))
     found = [event async for event in ticket.events() if isinstance(event, int)]
     return {"input_tokens": found[0]}
@@ -120,6 +125,10 @@ def _message(given: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 
 
 def _tools(given: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    for place, each in enumerate(given):
+        if each.get("type", "custom") not in ("custom", None):
+            raise ApiError(400, f"tools[{place}]: expected a tool of yours, got {each['type']!r:.60}", param="tools",
+                           code="unsupported_value")  # fmt: skip
     return [function(each, f"tools[{place}]") for place, each in enumerate(given)]
 
 

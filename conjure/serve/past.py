@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from conjure.core.errors import ConjureError
 from conjure.core.history import Entry, History
-from conjure.serve.errors import ApiError
-from conjure.serve.making import body, made, working
+from conjure.serve.errors import ApiError, Json
+from conjure.serve.making import Previews, body, made, working
 from conjure.serve.state import server
 from conjure.serve.wire import TYPES
 from conjure.tasks.keeping import obstacle
@@ -40,7 +41,8 @@ def one(number: int, request: Request) -> dict[str, Any]:
     return _plain(entry) | facts
 
 
-@router.get("/v1/history/{number}/content")
+@router.get("/v1/history/{number}/content", response_class=Response,
+            responses={200: {"content": {"*/*": {}}}})  # fmt: skip
 def content(number: int, request: Request) -> Response:
     """The bytes of a result."""
     history = _history(request)
@@ -63,15 +65,16 @@ def delete(number: int, request: Request) -> dict[str, Any]:
 
 
 @router.post("/v1/history/{number}/remake")
-async def remake(number: int, request: Request) -> JSONResponse:
+async def remake(number: int, request: Request) -> Json:
     """The same again, from the inputs that were kept."""
     home, history = server(request), _history(request)
     entry = _entry(history, number)
     if why := obstacle(history, entry):
         raise ApiError(409, f"result {number} cannot be made again: {why}", code="cannot_remake")
-    again = replan(entry.record, entry.kind, history.sources(number), [])
-    ticket = home.worker.submit(lambda: working(home, again.plan, keep=False))
-    return JSONResponse(body(await made(ticket, request), entry.suffix))
+    again = await asyncio.to_thread(replan, entry.record, entry.kind, history.sources(number), [])
+    ticket = home.worker.submit(lambda: working(home, again.plan, keep=False, previews=Previews(most=0)))
+    done = await made(ticket, request)
+    return await asyncio.to_thread(lambda: Json(body(done, entry.suffix)))
 
 
 def _history(request: Request) -> History:

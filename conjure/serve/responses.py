@@ -9,19 +9,23 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from conjure.core.errors import ConjureError
 from conjure.serve.chat import form_of
-from conjure.serve.errors import ApiError, told
-from conjure.serve.sampling import CHAT, GLANCE, PASSED, PING, known, texts_of, ticket_for
+from conjure.serve.errors import ApiError, Json, told
+from conjure.serve.making import EITHER
+from conjure.serve.sampling import CHAT, GLANCE, PASSED, PING, known, refused, texts_of, ticket_for
 from conjure.serve.state import server
 from conjure.serve.texts import Began
 from conjure.serve.turns import Called, Said, Turn, function, joined, turn, turns, whole, wish_of
 from conjure.serve.wire import HEARTBEAT, sse
 
-HARMLESS = PASSED | frozenset("include truncation reasoning top_logprobs background".split())
+HARMLESS = PASSED | frozenset("reasoning truncation include".split())
+"""A text too long is refused, however it should have been shortened; how a model reasons is a hint."""
+INCLUDED = ("reasoning.encrypted_content",)
+"""What may be included: these models have no reasoning that would have to be left out."""
 
 router = APIRouter()
 
@@ -43,10 +47,11 @@ class Wanted(BaseModel):
     seed: int | None = None
 
 
-@router.post("/v1/responses")
+@router.post("/v1/responses", responses=EITHER)
 async def responses(asked: Wanted, request: Request) -> Response:
     """The next turn of a talk."""
     known(asked.model_extra or {}, HARMLESS)
+    _no_more(asked)
     settings = {"temperature": asked.temperature, "top_p": asked.top_p, "tokens": asked.max_output_tokens}
     seed = secrets.randbits(32) if asked.seed is None else asked.seed % 2**63
     wish, names = wish_of(
@@ -61,7 +66,18 @@ async def responses(asked: Wanted, request: Request) -> Response:
         return StreamingResponse(events, media_type="text/event-stream",
                                  headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})  # fmt: skip
     tokens, (made,) = await whole(turns(texts_of(ticket, GLANCE), names, single=single), request)
-    return JSONResponse(answer.whole(tokens, made))
+    return Json(answer.whole(tokens, made))
+
+
+def _no_more(asked: Wanted) -> None:
+    """What the parameters that are passed over must not ask for."""
+    extra = asked.model_extra or {}
+    refused(extra, {"truncation": ("auto", "disabled")})
+    included = extra.get("include") or []
+    for each in included if isinstance(included, list) else [included]:
+        if each not in INCLUDED:
+            raise ApiError(400, f"include: {each!r:.100} is not supported", param="include", code="unsupported_value")
+    known(asked.text or {}, frozenset({"format", "verbosity"}))
 
 
 def _turns(instructions: str | None, given: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -200,7 +216,8 @@ class _Answer:
             "instructions": self.asked.instructions, "model": self.asked.model or CHAT, "output": list(self.output),
             "parallel_tool_calls": self.asked.parallel_tool_calls, "temperature": self.asked.temperature,
             "tool_choice": self.asked.tool_choice, "tools": self.asked.tools, "top_p": self.asked.top_p,
-            "max_output_tokens": self.asked.max_output_tokens, "previous_response_id": None, "metadata": {},
+            "max_output_tokens": self.asked.max_output_tokens, "previous_response_id": None,
+            "metadata": (self.asked.model_extra or {}).get("metadata") or {},
             "text": self.asked.text or {"format": {"type": "text"}}, "usage": usage if reason else None,
         }  # fmt: skip
 

@@ -6,8 +6,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Iterable, Iterator, Mapping
+from contextlib import aclosing, closing
 from typing import Any
 
 from fastapi import Request
@@ -18,7 +18,7 @@ from conjure.core.errors import ConjureError
 from conjure.decoding.rows import Generation
 from conjure.serve.errors import ApiError, told
 from conjure.serve.state import Server
-from conjure.serve.texts import Began, Ended, Piece, TextWish
+from conjure.serve.texts import LONGEST, Began, Ended, Piece, TextWish
 from conjure.serve.worker import Ticket, Waiting
 
 CHAT, TEXT = "starter/chat", "starter/story"
@@ -30,9 +30,15 @@ whether its client is."""
 FINISH = {"end": "stop", "stop": "stop", "length": "length"}
 PASSED = frozenset(
     "user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention verbosity "
-    "reasoning_effort prediction modalities".split()
+    "reasoning_effort prediction".split()
 )
-"""Documented parameters that change nothing here and do no harm."""
+"""Documented parameters that are hints or belong to the service: nothing of the answer depends on them."""
+WIDEST = 64
+"""Characters of a token, at most, as far as a prompt's length is judged by its characters."""
+STOPS = 32
+"""Stop strings of one request."""
+EMPTY = (None, False, "", 0, [], {})
+"""Values that ask for nothing."""
 DECODING = frozenset("top_k min_p typical_p repetition_penalty min_tokens no_repeat_ngram".split())
 """Knobs of ours that clients send besides those of the API."""
 
@@ -74,11 +80,17 @@ class Answer:
         return {"prompt_tokens": self.tokens, "completion_tokens": written, "total_tokens": self.tokens + written}
 
 
-def settings_of(asked: Sampling, tokens: int | None) -> dict[str, Any]:
-    """The knobs of `Decoding` that a request sets; what nobody knows is named, not passed over."""
+def settings_of(asked: Sampling, tokens: int | None, seen: Iterable[str] = ()) -> dict[str, Any]:
+    """The knobs of `Decoding` that a request sets; what nobody knows is named, not passed over, but for what the caller
+    has `seen` to."""
     extra = asked.model_extra or {}
-    known(extra, PASSED | DECODING)
+    known(extra, PASSED | DECODING | frozenset(seen))
+    if asked.stream_options is not None and not asked.stream:
+        raise ApiError(400, "stream_options goes with stream: true", param="stream_options")
+    known(asked.stream_options or {}, frozenset({"include_usage", "include_obfuscation"}))
     stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+    if len(stops) > STOPS:
+        raise ApiError(400, f"stop: expected at most {STOPS}, got {len(stops)}", param="stop")
     given = {
         "temperature": asked.temperature, "top_p": asked.top_p, "tokens": tokens, "stop": tuple(filter(None, stops)),
         "presence_penalty": asked.presence_penalty, "frequency_penalty": asked.frequency_penalty,
@@ -98,8 +110,15 @@ def _whole(token: str) -> bool:
 
 def known(extra: Mapping[str, Any], allowed: frozenset[str]) -> None:
     for name, value in extra.items():
-        if name not in allowed and value is not None:
+        if name not in allowed and value not in EMPTY:
             raise ApiError(400, f"unknown or unsupported parameter: {name}", param=name, code="unknown_parameter")
+
+
+def refused(given: Mapping[str, Any], allowed: Mapping[str, Container[Any]]) -> None:
+    """The parameters that are taken only where they ask for what is done anyway."""
+    for name, values in allowed.items():
+        if (value := given.get(name)) is not None and value not in values:
+            raise ApiError(400, f"{name}: {value!r:.100} is not supported", param=name, code="unsupported_value")
 
 
 def seed_of(asked: Sampling) -> int:
@@ -108,7 +127,35 @@ def seed_of(asked: Sampling) -> int:
 
 def ticket_for(home: Server, name: str, wish: TextWish) -> Ticket:
     path = home.keeper.path(name)
-    return home.worker.submit(lambda: home.keeper.writer(path).write(wish), shared=True)
+    bounded(home, wish)
+    return home.worker.submit(lambda: _counted(home, name, path, wish), shared=True)
+
+
+def bounded(home: Server, wish: TextWish) -> None:
+    """What no model could read is not cut into tokens first, which would keep everybody waiting."""
+    said = len(wish.prompt) + len(wish.ids) + sum(len(str(each.get("content") or "")) for each in wish.messages)
+    if said > LONGEST * WIDEST:
+        raise ApiError(413, f"the prompt has {said:,} characters, models here read {LONGEST:,} tokens",
+                       code="context_length_exceeded")  # fmt: skip
+    try:
+        texts = [wish.prompt, wish.messages, wish.tools, wish.schema, wish.settings.get("stop")]
+        json.dumps(texts, ensure_ascii=False).encode()  # `UnicodeEncodeError` for halves of pairs, which is told
+    except RecursionError:
+        raise ApiError(400, "expected less within each other") from None
+    if home.worker.load["running"] >= (most := home.settings.limits.texts):
+        raise ApiError(429, f"{most} texts are being written already", code="queue_full")
+
+
+def _counted(home: Server, name: str, path: str, wish: TextWish) -> Iterator[Any]:
+    """What is written, counted for the metrics."""
+    read, written = (home.metrics.tokens.labels(name, way) for way in ("read", "written"))
+    with closing(home.keeper.writer(path).write(wish)) as events:
+        for event in events:
+            if isinstance(event, Piece):
+                written.inc()
+            elif isinstance(event, Began):
+                read.inc(event.tokens)
+            yield event
 
 
 async def texts_of(ticket: Ticket, heartbeat: float) -> AsyncGenerator[Any, None]:

@@ -18,8 +18,20 @@ class Limits:
 
     body_bytes: int = 64 * MIB
     files: int = 16
+    pixels: int = 50_000_000
+    """Of all pictures of one request together."""
+    characters: int = 4 * MIB
+    """Of all texts of one request together."""
+    texts: int = 512
+    """Requests for texts at once: they share a model, and each costs a little of every step."""
+    inputs: int = 2048
+    """Texts of one request whose vectors are asked for."""
     body_seconds: float = 60.0
     """For a request's body to arrive."""
+    head_seconds: float = 20.0
+    """For the head of a request to arrive."""
+    stall_seconds: float = 60.0
+    """For which a client may take nothing of its answer."""
     work_seconds: float = 3600.0
     """For the work on one request, waiting aside."""
     queue: int = 64
@@ -29,6 +41,12 @@ class Limits:
     links: int = 1000
     """Results kept for links, the oldest dropped first."""
     link_seconds: float = 3600.0
+    jobs: int = 256
+    """Jobs that may wait."""
+    jobs_kept: int = 1000
+    """Jobs that have ended and can still be asked about, the oldest dropped first."""
+    jobs_seconds: float = 14 * 86400.0
+    """After which a job that has ended is forgotten; its results in the history stay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +61,11 @@ class Settings:
     models: tuple[Path, ...] = ()
     origins: frozenset[str] = frozenset()
     """Origins besides the server's own whose pages may call it: "https://app.example"."""
+    links_from: frozenset[str] = frozenset()
+    """Hosts from which links of clients are fetched, "*" for all that are public; none unless it is said."""
     history: Path | None = None
+    studio: bool = False
+    """Whether a page is served at `/`, which is then allowed what such a page needs."""
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -14,8 +14,12 @@ from fastapi import Request
 
 from conjure.core.errors import ConjureError
 from conjure.core.history import History
+from conjure.serve.batches import Batches
 from conjure.serve.keeper import Keeper
+from conjure.serve.links import Fetcher
+from conjure.serve.metrics import Metrics
 from conjure.serve.settings import Settings
+from conjure.serve.wire import Fetch
 from conjure.serve.worker import Worker
 from conjure.tasks.keeping import keep
 from conjure.tasks.make import Plan
@@ -54,18 +58,29 @@ class Server:
     """The parts of one running server."""
 
     def __init__(self, settings: Settings) -> None:
+        from conjure.serve.jobs import Jobs  # which are jobs of a server
+
         self.settings = settings
         self.keeper = Keeper(settings)
+        self.batches = Batches(self.keeper.ready)
         self.worker = Worker(settings.limits.queue, settings.limits.work_seconds)
         self.history = History(settings.history) if settings.history else None
+        self.fetch: Fetch | None = Fetcher(settings.links_from).fetch if settings.links_from else None
+        """Gets what lies behind links of clients, where the settings allow any."""
         self.links = Links(settings.limits.links, settings.limits.link_seconds)
+        self.jobs = Jobs(self)
+        self.metrics = Metrics(self)
         self.began = time.time()
 
     def start(self) -> None:
+        """Called in the event loop."""
         self.worker.start()
+        self.jobs.start()
 
     def stop(self) -> None:
+        """Ends all work; jobs wait for the next process."""
         self.worker.stop()
+        self.jobs.stop()
         if self.history is not None:
             self.history.close()
 

@@ -5,7 +5,7 @@ Everything here runs in the worker's thread but for the dataclasses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,7 +82,7 @@ class Writer:
         self.engine = Engine(slots or Separate(network, places, self.capacity))
         self._grammars: Grammars | None = None
 
-    def write(self, wish: TextWish) -> Iterator[Any]:
+    def write(self, wish: TextWish) -> Generator[Any, None, None]:
         """`Began`, then `Piece` by `Piece` of all answers and `Ended` of each; None for steps that brought nothing."""
         ids = self._ids(wish)
         rows = self._rows(wish, ids)

@@ -6,14 +6,17 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from conjure import media
+from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Preview, Progress, Result, Warn
 from conjure.core.provenance import Record
+from conjure.media.bounds import PIXELS, TEXT_BYTES
 from conjure.media.kinds import SUFFIXES, writable
 from conjure.serve.errors import ApiError
+from conjure.serve.settings import Limits
 from conjure.serve.worker import Waiting
 
 TYPES = {
@@ -58,8 +61,8 @@ def event_name(event: Any) -> str:
     return "queued" if isinstance(event, Waiting) else type(event).__name__.lower()
 
 
-def plain(event: Any, *, previews: bool) -> dict[str, Any] | None:
-    """An event as JSON but for the result; None for a preview that nobody wants, which is then never decoded."""
+def plain(event: Any) -> dict[str, Any]:
+    """An event as JSON but for the result. A preview is encoded, which is no work for an event loop."""
     if isinstance(event, Waiting):
         return {"position": event.position}
     if isinstance(event, Progress):
@@ -67,8 +70,8 @@ def plain(event: Any, *, previews: bool) -> dict[str, Any] | None:
     if isinstance(event, Delta | Warn):
         return {"text": event.text}
     if isinstance(event, Preview):
-        medium = event.medium if previews else None
-        return None if medium is None else sent(medium, suffix_for(medium.kind), None)
+        medium = event.medium
+        return sent(medium, suffix_for(medium.kind), None)
     assert not isinstance(event, Result), "results have media, which need their plan"
     raise TypeError(f"no event: {event!r}")
 
@@ -91,29 +94,63 @@ def base64_bytes(text: str, param: str) -> bytes:
         raise ApiError(400, f"{param}: expected base64, got something else", param=param) from None
 
 
-def received(value: Any, param: str) -> Any:
-    """The medium a client means: `{"text": ...}`, `{"b64": ...}`, `{"url": "data:..."}`, or a plain string, which is a
-    text and never the name of a file here."""
-    if isinstance(value, str):
-        return media.Text(value)
-    if isinstance(value, Mapping):
-        if isinstance(text := value.get("text"), str):
-            return media.Text(text)
-        packed = value.get("b64") or value.get("url")
-        if isinstance(packed, str):
-            if packed.startswith(("http:", "https:")):
-                raise ApiError(400, f"{param}: links are not followed; send the content as data:TYPE;base64,...",
-                               param=param, code="remote_url_not_allowed")  # fmt: skip
-            return medium(base64_bytes(packed, param), param)
-    forms = '{"text": ...}, {"b64": ...} or {"url": "data:..."}'
-    raise ApiError(400, f"{param}: expected a text, {forms}", param=param)
+Fetch = Callable[[str, str], bytes]
+"""The bytes behind a link, given with the name of the parameter that holds it."""
+
+
+def received(value: Any, param: str, fetch: Fetch | None = None) -> Any:
+    """The medium a client means: `{"text": ...}`, `{"b64": ...}`, `{"url": ...}`, or a plain string, which is a text
+    and never the name of a file here."""
+    text = value.get("text") if isinstance(value, Mapping) else value
+    if isinstance(text, str):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            said = f"{param}: expected whole characters, got half a pair of surrogates"
+            raise ApiError(400, said, param=param) from None
+        return media.Text(text)
+    return medium(packed(value, param, fetch), param)
+
+
+def packed(value: Any, param: str, fetch: Fetch | None = None) -> bytes:
+    """The bytes in `{"b64": ...}` or `{"url": "data:..."}`, or behind a link where links are followed."""
+    found = (value.get("b64") or value.get("url")) if isinstance(value, Mapping) else None
+    if not isinstance(found, str):
+        forms = '{"text": ...}, {"b64": ...} or {"url": "data:..."}'
+        raise ApiError(400, f"{param}: expected a text, {forms}", param=param)
+    if found.startswith(("http:", "https:")):
+        if fetch is None:
+            raise ApiError(400, f"{param}: links are not followed; send the content as data:TYPE;base64,...",
+                           param=param, code="remote_url_not_allowed")  # fmt: skip
+        return fetch(found, param)
+    return base64_bytes(found, param)
 
 
 def medium(data: bytes, param: str) -> Any:
     """The medium in some bytes; what they are is seen by their content."""
-    from conjure.core.errors import ConjureError
-
     try:
         return media.read(data)
     except ConjureError as error:
-        raise ApiError(400, f"{param}: {error.message}", param=param) from None
+        large = PIXELS in error.hint or TEXT_BYTES in error.hint
+        raise ApiError(413 if large else 400, f"{param}: {error.message}", param=param) from None
+
+
+class Room:
+    """For the pictures of one request, which are small as long as they are packed, and for its texts."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._pixels, self._characters = limits, limits.pixels, limits.characters
+
+    def take(self, medium: Any, param: str) -> Any:
+        """The medium, counted; 413 where all of a kind together have become too large."""
+        if medium.kind == "image":
+            self._pixels -= medium.width * medium.height
+        elif medium.kind == "text":
+            self._characters -= len(str(medium))
+        if self._pixels < 0:
+            most = f"pictures of at most {self._limits.pixels:,} pixels"
+            raise ApiError(413, f"{param}: expected {most} together", param=param)
+        if self._characters < 0:
+            most = f"texts of at most {self._limits.characters:,} characters"
+            raise ApiError(413, f"{param}: expected {most} together", param=param)
+        return medium

@@ -2,8 +2,10 @@
 
 Networks run best one at a time on all cores. So work is handed in as a function that returns an iterator of events, the
 worker draws from the iterators, and each ticket hands its events over to the event loop. Work of several tickets may be
-`shared`: it takes turns, step by step, with the rest, which is done one after the other in the order it came.
-Cancelling a ticket closes its iterator before the next event.
+`shared`: it takes turns, step by step, with the rest, which is done one after the other in the order it came. Of the
+rest, what is `Alike` is begun together with the first of its kind, and takes turns too (`batches.py` says what that is
+good for). Cancelling a ticket closes its iterator before the next event. Work may yield None, for a step that brought
+nothing: nobody hears of it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,17 @@ class Waiting:
     position: int
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What work has in common that may be begun together: as much of it as has a `size` of `TOGETHER` in all."""
+
+    key: Hashable
+    size: int = 1
+
+
+TOGETHER = 8
+
+
 class _End:
     """Nothing more comes."""
 
@@ -42,8 +55,8 @@ class _Failed:
 class Ticket:
     """One piece of work. `events` is read once, in the event loop it was made in."""
 
-    def __init__(self, worker: Worker, work: Work, seconds: float, shared: bool) -> None:
-        self._worker, self._work, self._seconds, self.shared = worker, work, seconds, shared
+    def __init__(self, worker: Worker, work: Work, seconds: float, alike: Alike | None) -> None:
+        self._worker, self._work, self._seconds, self.alike = worker, work, seconds, alike
         self._loop = asyncio.get_running_loop()
         self._came: asyncio.Queue[Any] = asyncio.Queue()
         self._iterator: Iterator[Any] | None = None
@@ -85,7 +98,8 @@ class Ticket:
                 self._iterator = self._work()
             if time.monotonic() > self._deadline:
                 raise ApiError(504, f"the work was stopped after {self._seconds:g} seconds", code="timeout")
-            self._hand(next(self._iterator))
+            if (event := next(self._iterator)) is not None:
+                self._hand(event)
             return True
         except StopIteration:
             self._hand(_End())
@@ -115,7 +129,7 @@ class Worker:
         self._most, self._seconds = queue, seconds
         self._waiting: deque[Ticket] = deque()
         self._shared: list[Ticket] = []
-        self._current: Ticket | None = None
+        self._current: list[Ticket] = []
         self._condition = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="conjure-worker", daemon=True)
@@ -127,15 +141,17 @@ class Worker:
         """Cancels everything and waits for the thread to end."""
         with self._condition:
             self._stopped = True
-            for ticket in (*self._waiting, *self._shared, *([self._current] if self._current else [])):
+            for ticket in (*self._waiting, *self._shared, *self._current):
                 ticket.cancelled.set()
             self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
-    def submit(self, work: Work, *, seconds: float | None = None, shared: bool = False) -> Ticket:
+    def submit(
+        self, work: Work, *, seconds: float | None = None, shared: bool = False, alike: Alike | None = None
+    ) -> Ticket:
         """A ticket for the work; 429 where too many wait. Called in an event loop."""
-        ticket = Ticket(self, work, self._seconds if seconds is None else seconds, shared)
+        ticket = Ticket(self, work, self._seconds if seconds is None else seconds, alike)
         with self._condition:
             if self._stopped:
                 raise ApiError(503, "the server is stopping", headers={"Retry-After": "5"})
@@ -146,7 +162,7 @@ class Worker:
                 self._shared.append(ticket)
             else:
                 self._waiting.append(ticket)
-                if place := len(self._waiting) - 1 + (self._current is not None):
+                if place := len(self._waiting) - 1 + len(self._current):
                     ticket._came.put_nowait(Waiting(place))
             self._condition.notify_all()
         return ticket
@@ -155,7 +171,7 @@ class Worker:
     def load(self) -> dict[str, int]:
         """How many wait, and how many are being served."""
         with self._condition:
-            return {"waiting": len(self._waiting), "running": len(self._shared) + (self._current is not None)}
+            return {"waiting": len(self._waiting), "running": len(self._shared) + len(self._current)}
 
     def _forget(self, ticket: Ticket) -> None:
         """What was cancelled gives up its place at once; what is being served ends before its next event."""
@@ -170,6 +186,18 @@ class Worker:
         for place, ticket in enumerate(self._waiting, start=1):
             ticket._hand(Waiting(place))
 
+    def _next(self) -> list[Ticket]:
+        """The first that waits, with those that may go with it."""
+        group = [first := self._waiting.popleft()]
+        if first.alike is not None:
+            room = TOGETHER - first.alike.size
+            for ticket in list(self._waiting):
+                if ticket.alike is not None and ticket.alike.key == first.alike.key and ticket.alike.size <= room:
+                    self._waiting.remove(ticket)
+                    group.append(ticket)
+                    room -= ticket.alike.size
+        return group
+
     def _run(self) -> None:
         while True:
             with self._condition:
@@ -177,15 +205,14 @@ class Worker:
                     self._condition.wait()
                 if self._stopped and not (self._waiting or self._shared or self._current):
                     return
-                if self._current is None and self._waiting:
-                    self._current = self._waiting.popleft()
+                if self._waiting and not self._current:
+                    self._current = self._next()
                     self._tell_places()
-                shared, current = list(self._shared), self._current
-            ended = [ticket for ticket in shared if not ticket._step()]
-            over = current is not None and not current._step()
+                tickets = [*self._shared, *self._current]
+            ended = [ticket for ticket in tickets if not ticket._step()]
             with self._condition:
                 self._shared = [ticket for ticket in self._shared if ticket not in ended]
-                self._current = None if over else self._current
+                self._current = [ticket for ticket in self._current if ticket not in ended]
 
 
 async def result(ticket: Ticket) -> Any:

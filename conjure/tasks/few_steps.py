@@ -197,6 +197,12 @@ class FewSteps:
         """One picture per seed; sample k is the same alone and among others."""
         yield from self.student.generate(inputs, options, seeds)
 
+    def together(
+        self, asked: Sequence[tuple[Sequence[Text], Sequence[int]]], options: FewStepsOptions
+    ) -> Iterator[tuple[int, Event]]:
+        """As `TextToImage.together`."""
+        return self.student.together(asked, options)
+
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:

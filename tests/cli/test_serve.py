@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conjure.cli.main import call
-from conjure.cli.serve import _bytes
+from conjure.cli.serve import _bytes, serve, settled
 from conjure.core.errors import ConjureError
 
 
@@ -64,3 +64,13 @@ def test_sizes_and_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(ConjureError, match="a size such as"):
         _bytes("much")
     assert call(["serve", "--model", str(tmp_path)]) == 2 and "expected a model folder" in capsys.readouterr().err
+
+
+def test_links_are_followed_only_where_that_is_said() -> None:
+    def given(*words: str) -> frozenset[str]:
+        context = serve.make_context("serve", list(words))
+        return settled(**context.params).links_from
+
+    assert given() == frozenset() and given("--fetch-links") == {"*"}
+    assert given("--fetch-links=A.example, b.example", "--port", "9000") == {"a.example", "b.example"}
+    assert given("--fetch-links", "--port", "9000") == {"*"}

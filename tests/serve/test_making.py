@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import conjure
-from conjure.media import encode
+from conjure.core.events import Preview
+from conjure.media import Text, encode
 from conjure.media.image import Image, decode
+from conjure.serve.making import Previews
 from conjure.serve.settings import Settings
 from conjure.tasks.inputs import FILE, LOCAL
 from conjure.tasks.table import everything, resolve
@@ -80,6 +82,38 @@ def test_events_come_in_order_and_previews_when_asked(place: str) -> None:
     assert [name for name, _ in seen if name != "progress"] == ["preview"] * 2 + ["result"]
     assert [value["step"] for name, value in seen if name == "progress"] == [1, 2, 3]
     assert seen[-1][1]["outputs"] == plainly[-1][1]["outputs"]
+
+
+def test_previews_are_decoded_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    now = 0.0
+
+    def preview(seconds: float = 0.0) -> Preview:
+        def decode() -> Text:
+            nonlocal now
+            now += seconds
+            made.append(len(made))
+            return Text("how it looks")
+
+        return Preview(decode)
+
+    monkeypatch.setattr("conjure.serve.making.time.monotonic", lambda: now)
+    assert Previews(most=0).decoded(preview()) is None and made == []
+    two = Previews(most=2)
+    assert [two.decoded(preview()) is not None for _ in range(3)] == [True, True, False] and made == [0, 1]
+    ahead = Previews()
+    taken = [ahead.decoded(preview()) for _ in range(Previews.AHEAD + 1)]
+    assert taken[-1] is None and taken[-2] is not None
+    ahead.take()
+    assert (shown := ahead.decoded(preview())) is not None
+    count = len(made)
+    assert str(shown.medium) == str(shown.medium) == "how it looks" and len(made) == count, "decoded once, and there"
+    cheap = Previews(share=0.25, asked=lambda: True)
+    assert cheap.decoded(preview(seconds=1)) is not None  # a second: three must pass before the next
+    assert cheap.decoded(preview()) is None
+    now += 3
+    assert cheap.decoded(preview()) is not None
+    assert Previews(asked=lambda: False).decoded(preview()) is None
 
 
 def test_a_text_streams_its_pieces(place: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from conjure.serve.errors import ApiError
-from conjure.serve.worker import Ticket, Waiting, Worker
+from conjure.serve.worker import Alike, Ticket, Waiting, Worker
 
 
 @pytest.fixture
@@ -133,3 +133,65 @@ def test_too_much_and_too_long() -> None:
             worker.submit(slow)
 
     asyncio.run(after())
+
+
+def test_steps_that_bring_nothing_are_not_told(worker: Worker) -> None:
+    async def scene() -> list[object]:
+        return await all_of(worker.submit(lambda: iter([None, 1, None, None, 2, None]), shared=True))
+
+    assert asyncio.run(scene()) == [1, 2]
+
+
+def test_stopping_ends_what_runs_what_waits_and_what_takes_turns() -> None:
+    worker, closed = Worker(queue=9, seconds=60), list[str]()
+    worker.start()
+
+    def endless(name: str) -> Iterator[str]:
+        try:
+            while True:
+                yield name
+        finally:
+            closed.append(name)
+
+    async def scene() -> list[list[object]]:
+        shared = [worker.submit(lambda name=name: endless(name), shared=True) for name in "xy"]
+        alike = [worker.submit(lambda name=name: endless(name), alike=Alike("k")) for name in "ab"]
+        waits = worker.submit(lambda: endless("never"))
+        begun = [ticket.events() for ticket in (*shared, *alike)]
+        for events in begun:
+            while isinstance(await anext(events), Waiting):
+                pass
+        stopping = threading.Thread(target=worker.stop)
+        stopping.start()
+        rest = [[event async for event in events] for events in (*begun, waits.events())]
+        await asyncio.to_thread(stopping.join, 10)
+        assert not stopping.is_alive() and worker.load == {"waiting": 0, "running": 0}
+        return rest
+
+    rest = asyncio.run(scene())
+    assert sorted(closed) == ["a", "b", "x", "y"]
+    assert not any("never" in events for events in rest)
+    worker.stop()  # a second time does no harm
+
+
+def test_what_is_alike_begins_together_and_the_rest_in_its_turn() -> None:
+    worker, began = Worker(queue=20, seconds=60), list[str]()
+    worker.start()
+    go = threading.Event()
+
+    def work(name: str) -> Iterator[str]:
+        go.wait(10)
+        for step in range(3):
+            began.append(f"{name}{step}")
+            yield name
+
+    async def scene() -> None:
+        names = {"first": None, "a": Alike(1, 3), "b": Alike(2), "c": Alike(1, 6), "d": Alike(1, 5), "e": None}
+        tickets = [worker.submit(lambda name=name: work(name), alike=kind) for name, kind in names.items()]
+        go.set()
+        await asyncio.gather(*map(all_of, tickets))
+
+    asyncio.run(scene())
+    worker.stop()
+    order = ["first0", "first1", "first2", "a0", "d0", "a1", "d1", "a2", "d2", "b0", "b1", "b2", "c0", "c1", "c2", "e0"]
+    assert began == [*order, "e1", "e2"]

@@ -318,6 +318,25 @@ def test_size(painter: TextToImage, size: int, side: int) -> None:
     assert isinstance(picture, Image) and picture.pixels.shape == (side, side, 3)
 
 
+def test_several_who_ask_at_once_get_what_each_would_get_alone(painter: TextToImage) -> None:
+    asked = [([Text("a red box")], [4]), ([Text("two leaves above a box")], [9, 4])]
+    came: dict[int, list[Event]] = {0: [], 1: []}
+    for number, event in painter.together(asked, QUICK):
+        came[number].append(event)
+    for number, (inputs, seeds) in enumerate(asked):
+        alone = list(painter.generate(inputs, QUICK, seeds))
+        assert [type(each) for each in came[number]] == [type(each) for each in alone]
+        last, wanted = came[number][-1], alone[-1]
+        assert isinstance(last, Result) and isinstance(wanted, Result)
+        assert last.facts == wanted.facts and np.abs(pixels(last) - pixels(wanted)).max() <= 1
+        both = [(a.medium, b.medium) for a, b in zip(came[number], alone, strict=True)
+                if isinstance(a, Preview) and isinstance(b, Preview)]  # fmt: skip
+        looks = [(a.pixels.astype(int), b.pixels) for a, b in both if isinstance(a, Image) and isinstance(b, Image)]
+        assert len(looks) == 2 and all(np.abs(a - b).max() <= 1 for a, b in looks)
+    with pytest.raises(ConjureError, match="empty text"):
+        list(painter.together([*asked, ([Text(" ")], [1])], QUICK))
+
+
 def test_many_prompts_are_drawn_in_batches(painter: TextToImage) -> None:
     prompts = [f"a {name} box" for name in ("red", "green", "blue")] * 6
     drawn = painter.draw(prompts, QUICK, range(18))
