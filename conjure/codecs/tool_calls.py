@@ -99,13 +99,18 @@ def schema(tools: Sequence[Mapping[str, Any]], name: str = "") -> dict[str, Any]
             "type": "object", "additionalProperties": False, "required": ["name", "arguments"],
             "properties": {
                 "name": {"const": each["name"]},
-                "arguments": each.get("parameters") or {"type": "object", "additionalProperties": False},
+                "arguments": _closed(each.get("parameters") or {"type": "object"}),
             },
         }
         for each in tools
         if not name or each["name"] == name
     ]  # fmt: skip
     return calls[0] if len(calls) == 1 else {"anyOf": calls}
+
+
+def _closed(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments that a tool does not name are none of its own: few schemas say so, all functions mean it."""
+    return {"additionalProperties": False, **parameters} if parameters.get("type") == "object" else parameters
 
 
 def _may_be_called(text: str) -> bool:

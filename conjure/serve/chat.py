@@ -92,8 +92,10 @@ def _tool(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _message(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     role, content = given.get("role"), given.get("content")
-    calls = given.get("tool_calls") or ()
-    if not all(isinstance(call, Mapping) and isinstance(call.get("function"), Mapping) for call in calls):
+    calls = given.get("tool_calls") or []
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise ApiError(400, f"{where}.tool_calls: expected a list of calls", param=where)
+    if not all(isinstance(call.get("function"), Mapping) for call in calls):
         raise ApiError(400, f"{where}.tool_calls: expected functions", param=where)
     earlier = [{**call["function"], "id": call.get("id", "")} for call in calls]
     text = "" if content is None and role == "assistant" else joined(content, where)

@@ -100,7 +100,7 @@ async def embeddings(asked: Embedded, request: Request) -> Json:
             if asked.dimensions > vectors.shape[1]:
                 raise ApiError(400, f"dimensions: this model's vectors have {vectors.shape[1]}", param="dimensions")
             vectors = vectors[:, : asked.dimensions]
-            vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)  # clients take dot products
         yield vectors.tolist(), sum(len(model.tokenizer.encode(text)) for text in texts)
 
     ticket, found = home.worker.submit(work), None

@@ -39,10 +39,16 @@ class Keeper:
         listed, now = self._listed, time.monotonic()
         if listed is not None and now - listed[0] < FRESH:
             return listed[1]
-        own = {name: shelf.info(folder) for name, folder in self._own.items()}
+        own = {name: shelf.info(folder) for name, folder in self._own.items() if folder.is_dir()}
         found = {info.name: info for info in shelf.installed()} | own
         self._listed = (now, found)
         return found
+
+    def offer(self, folder: Path) -> str:
+        """Takes the model in a folder in beside the others; the name by which clients find it."""
+        self._own = {**self._own, folder.name: folder.absolute()}
+        self.changed()
+        return folder.name
 
     def changed(self) -> None:
         """A model came or went: the next one who asks sees it."""

@@ -63,8 +63,8 @@ async def messages(asked: Talk, request: Request) -> Response:
         "temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k, "tokens": asked.max_tokens,
         "stop": tuple(asked.stop_sequences) or None,
     }  # fmt: skip
-    kind = asked.tool_choice.get("type", "auto")
-    choice = {"name": asked.tool_choice.get("name")} if kind == "tool" else CHOICES.get(kind, str(kind))
+    kind = str(asked.tool_choice.get("type", "auto"))
+    choice = {"name": asked.tool_choice.get("name")} if kind == "tool" else CHOICES.get(kind, kind)
     wish, names = wish_of(
         _turns(asked.system, asked.messages), _tools(asked.tools), choice, None, seed=secrets.randbits(32),
         settings={name: value for name, value in settings.items() if value is not None},

@@ -109,6 +109,8 @@ def _tool(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _form(text: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     form = (text or {}).get("format") or {"type": "text"}
+    if not isinstance(form, Mapping):
+        raise ApiError(400, "text.format: expected an object", param="text.format")
     return form_of({**form, "json_schema": form} if form.get("type") == "json_schema" else form)
 
 

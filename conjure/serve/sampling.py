@@ -39,7 +39,7 @@ STOPS = 32
 """Stop strings of one request."""
 EMPTY = (None, False, "", 0, [], {})
 """Values that ask for nothing."""
-DECODING = frozenset("top_k min_p typical_p repetition_penalty min_tokens no_repeat_ngram".split())
+DECODING = ("top_k", "min_p", "typical_p", "repetition_penalty", "min_tokens", "no_repeat_ngram")
 """Knobs of ours that clients send besides those of the API."""
 
 
@@ -60,6 +60,12 @@ class Sampling(BaseModel):
     seed: int | None = None
     stream: bool = False
     stream_options: dict[str, Any] | None = None
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    typical_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    min_tokens: int | None = Field(default=None, ge=0)
+    no_repeat_ngram: int | None = Field(default=None, ge=0)
 
 
 class Answer:
@@ -84,7 +90,7 @@ def settings_of(asked: Sampling, tokens: int | None, seen: Iterable[str] = ()) -
     """The knobs of `Decoding` that a request sets; what nobody knows is named, not passed over, but for what the caller
     has `seen` to."""
     extra = asked.model_extra or {}
-    known(extra, PASSED | DECODING | frozenset(seen))
+    known(extra, PASSED | frozenset(seen))
     if asked.stream_options is not None and not asked.stream:
         raise ApiError(400, "stream_options goes with stream: true", param="stream_options")
     known(asked.stream_options or {}, frozenset({"include_usage", "include_obfuscation"}))
@@ -95,10 +101,10 @@ def settings_of(asked: Sampling, tokens: int | None, seen: Iterable[str] = ()) -
         "temperature": asked.temperature, "top_p": asked.top_p, "tokens": tokens, "stop": tuple(filter(None, stops)),
         "presence_penalty": asked.presence_penalty, "frequency_penalty": asked.frequency_penalty,
         "logit_bias": {int(token): value for token, value in (asked.logit_bias or {}).items() if _whole(token)},
-        **{name: value for name, value in extra.items() if name in DECODING},
+        **{name: getattr(asked, name) for name in DECODING},
     }  # fmt: skip
-    if asked.temperature is not None and asked.temperature > 0:
-        given.setdefault("top_k", 0)  # the file's own truncation is for its own temperature
+    if asked.top_k is None and asked.temperature is not None and asked.temperature > 0:
+        given["top_k"] = 0  # the file's own truncation is for its own temperature
     return {name: value for name, value in given.items() if value is not None and value not in ((), {})}
 
 

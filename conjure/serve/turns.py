@@ -134,9 +134,10 @@ def wish_of(
     names = frozenset(each["name"] for each in tools)
     held = form
     if isinstance(choice, Mapping):
-        if choice.get("name") not in names:
-            raise ApiError(400, f"tool_choice: no tool is called {choice.get('name')!r}", param="tool_choice")
-        held = schema(tools, str(choice["name"]))
+        name = choice.get("name")
+        if not isinstance(name, str) or name not in names:
+            raise ApiError(400, f"tool_choice: no tool is called {name!r:.100}", param="tool_choice")
+        held = schema(tools, name)
     elif choice == "required":
         if not names:
             raise ApiError(400, "tool_choice required, but there are no tools", param="tool_choice")
