@@ -51,7 +51,7 @@ def svg(panels: Sequence[Panel], *, ticks: Sequence[float], x: str, y: str, floo
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="system-ui, Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">',
         f'<rect width="{width}" height="{height}" fill="{GROUND}"/>',
-        *_legend(colours, floor if any(panel.floor for panel in panels) else ""),
+        *_legend(colours, floor if any(panel.floor for panel in panels) else "", width),
         f'<text transform="translate(16 {TOP + HEIGHT / 2:.0f}) rotate(-90)" text-anchor="middle">{escape(y)}</text>',
     ]
     for k, panel in enumerate(panels):
@@ -85,16 +85,20 @@ def _curve(at: Sequence[tuple[float, float, float, float]], colour: str) -> Iter
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="{colour}" stroke="{GROUND}" stroke-width="1.2"/>'
 
 
-def _legend(colours: dict[str, str], floor: str) -> Iterable[str]:
-    left = LEFT
-    for name, colour in colours.items():
-        yield f'<line x1="{left}" y1="24" x2="{left + 22}" y2="24" stroke="{colour}" stroke-width="2"/>'
-        yield f'<circle cx="{left + 11}" cy="24" r="3.6" fill="{colour}"/>'
-        yield _text(left + 28, 28, name, "start")
-        left += 48 + 7.2 * len(name)
-    if floor:
-        yield _line(left, 24, left + 22, 24, INK, 'stroke-dasharray="5 4"')
-        yield _text(left + 28, 28, floor, "start")
+def _legend(colours: dict[str, str], floor: str, width: float) -> Iterable[str]:
+    """In as many rows as it takes."""
+    left, y = float(LEFT), 18
+    for name, colour in [*colours.items(), *([(floor, "")] if floor else [])]:
+        wide = 48 + 7.2 * len(name)
+        if left > LEFT and left + wide > width:
+            left, y = float(LEFT), y + 18
+        if colour:
+            yield _line(left, y, left + 22, y, colour, 'stroke-width="2"')
+            yield f'<circle cx="{left + 11:.1f}" cy="{y}" r="3.6" fill="{colour}"/>'
+        else:
+            yield _line(left, y, left + 22, y, INK, 'stroke-dasharray="5 4"')
+        yield _text(left + 28, y + 4, name, "start")
+        left += wide
 
 
 def _ticks(low: float, high: float) -> list[float]:
