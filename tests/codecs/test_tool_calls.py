@@ -88,4 +88,7 @@ def test_the_schema_of_a_call() -> None:
     both = schema(tools)
     assert [each["properties"]["name"]["const"] for each in both["anyOf"]] == ["add", "now"]
     assert schema(tools, "now")["properties"]["arguments"]["type"] == "object"
-    assert json.loads(json.dumps(schema(tools, "add")))["properties"]["arguments"] == add["parameters"]
+    closed = {**add["parameters"], "additionalProperties": False}
+    assert json.loads(json.dumps(schema(tools, "add")))["properties"]["arguments"] == closed
+    opened = {"name": "any", "parameters": {"type": "object", "additionalProperties": True}}
+    assert schema([opened])["properties"]["arguments"] == opened["parameters"]
