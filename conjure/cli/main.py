@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "history": ("history:history", "What was made: search it, show it, make it again, delete it."),
     "remake": ("show:remake", "Make a file again from the record it carries, byte for byte."),
     "serve": ("serve:serve", "Serve every task over HTTP, in the OpenAI API's shape where it has one."),
+    "studio": ("studio:studio", "A page for all of it: make, chat, edit, compare, train, and what was made."),
     "train": ("train:train", "Train any network by a recipe, in the one loop."),
     "recipes": ("train:recipes", "The recipes that come with conjure, with what they need and what came out."),
     "eval": ("evaluate:evaluate", "Measure a model's published numbers again, or how it does on suites of questions."),

@@ -1,0 +1,1 @@
+"""The studio: a page over the same table, the same options and the same worker as the server."""
