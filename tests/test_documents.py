@@ -85,7 +85,7 @@ def test_what_the_architecture_names_exists() -> None:
 def exists(file: str, name: str) -> bool:
     for path in (ROOT / "conjure" / file, ROOT / file):
         if path.is_file():
-            defined = rf"^(?:def |class |){name}\b(?:[(:]| *=)"
+            defined = rf"^(?:(?:async )?def |class |){name}\b(?:[(:]| *=)"
             return not name or re.search(defined, path.read_text(encoding="utf-8"), flags=re.MULTILINE) is not None
     return False
 
