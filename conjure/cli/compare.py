@@ -11,8 +11,9 @@ import click
 
 from conjure.cli import names
 from conjure.cli.names import completing
-from conjure.cli.render import Follower, note, out, size, table
+from conjure.cli.render import Follower, note, out, table
 from conjure.core.errors import ConjureError
+from conjure.core.files import size
 
 if TYPE_CHECKING:
     import numpy as np

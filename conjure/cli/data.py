@@ -8,7 +8,8 @@ import click
 
 from conjure.cli import names
 from conjure.cli.names import completing
-from conjure.cli.render import Follower, note, out, size, table
+from conjure.cli.render import Follower, note, out, table
+from conjure.core.files import size
 
 EPILOG = """\b
 Examples:

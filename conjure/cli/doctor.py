@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from conjure.cli.render import out, paint, size, table
+from conjure.cli.render import out, paint, table
+from conjure.core.files import size
 
 EPILOG = """\b
 Examples:

@@ -15,8 +15,9 @@ import click
 
 from conjure.cli import names
 from conjure.cli.names import completing
-from conjure.cli.render import note, out, size, table
+from conjure.cli.render import note, out, table
 from conjure.core.errors import ConjureError
+from conjure.core.files import size
 
 if TYPE_CHECKING:
     from conjure.core.history import Entry, History

@@ -10,8 +10,9 @@ import click
 
 from conjure.cli import names
 from conjure.cli.names import completing
-from conjure.cli.render import Follower, note, out, paint, size, table
+from conjure.cli.render import Follower, note, out, paint, table
 from conjure.core.errors import ConjureError
+from conjure.core.files import size
 
 if TYPE_CHECKING:
     from conjure.core.shelf import ModelInfo

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from conjure.cli.render import note, out, size, table
+from conjure.cli.render import note, out, table
+from conjure.core.files import size
 
 if TYPE_CHECKING:
     from conjure.tasks.make import Plan

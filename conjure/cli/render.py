@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from conjure.core.events import Delta, Event, Progress, Warn
+from conjure.core.files import size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -54,15 +55,6 @@ def table(rows: Iterable[Iterable[str]], indent: str = "") -> str:
     return "\n".join(
         indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows
     )
-
-
-def size(count: float) -> str:
-    """Bytes for people: 14.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 class Stream(Protocol):

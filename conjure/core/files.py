@@ -157,6 +157,15 @@ def _sync_tree(folder: Path) -> None:
         _sync_folder(Path(root))
 
 
+def size(count: float) -> str:
+    """Bytes for people: 14.2 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename durable, where the file system can sync a folder and we may read it."""
     try:

@@ -16,6 +16,7 @@ import gradio as gr
 from conjure.core import hub, shelf
 from conjure.core.errors import ConjureError
 from conjure.core.events import Progress
+from conjure.core.files import size
 from conjure.core.shelf import ModelInfo
 from conjure.serve.state import Server
 from conjure.studio.following import BEAT, following, notice, said, status
@@ -125,7 +126,7 @@ class _Models:
             wanted = await asyncio.to_thread(hub.removal, name)
         except ConjureError as error:
             return [gr.Column(visible=True), notice(said(error), wrong=True)]
-        words = f"Remove {html.escape(name)} from this machine? That frees {_size(wanted.bytes)}."
+        words = f"Remove {html.escape(name)} from this machine? That frees {size(wanted.bytes)}."
         return [gr.Column(visible=True), f"<p>{words}</p>"]
 
     async def _remove(self, name: str) -> list[Any]:
@@ -136,7 +137,7 @@ class _Models:
         except ConjureError as error:
             return [notice(said(error), wrong=True), *[gr.skip()] * 5]
         listed = await self._list(None)
-        line = notice(f"{name} is removed, {_size(wanted.bytes)} are free again.")
+        line = notice(f"{name} is removed, {size(wanted.bytes)} are free again.")
         return [line, *listed, "", gr.Button(visible=False), gr.Column(visible=False)]
 
 
@@ -166,10 +167,10 @@ async def fetching(name: str, gguf: str) -> AsyncGenerator[Any, None]:
 
 def _said(wanted: hub.Plan) -> str:
     listing = wanted.listing
-    here = f", {_size(wanted.here)} of it here already" if wanted.here else ""
+    here = f", {size(wanted.here)} of it here already" if wanted.here else ""
     gated = " Its owner gives it only to those who accepted the terms." if listing.gated else ""
     count = len(wanted.files)
-    return (f"{listing.repo}: {count} file{'s' if count != 1 else ''}, {_size(wanted.total)}{here}. Licence: "
+    return (f"{listing.repo}: {count} file{'s' if count != 1 else ''}, {size(wanted.total)}{here}. Licence: "
             f"{listing.licence}.{gated}")  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def _table(offered: dict[str, ModelInfo]) -> str:
     head = "".join(f'<th scope="col">{each}</th>' for each in ("Model", "For", "Parameters", "Size", "Licence"))
     rows = []
     for name, info in offered.items():
-        cells = (name, info.task or info.kind, _count(info.parameters), _size(info.bytes), info.licence or "unstated")
+        cells = (name, info.task or info.kind, _count(info.parameters), size(info.bytes), info.licence or "unstated")
         rows.append("<tr>" + "".join(f"<td>{html.escape(each)}</td>" for each in cells) + "</tr>")
     return ('<div class="wide" tabindex="0" role="region" aria-label="Models on this machine"><table class="list">'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>")  # fmt: skip
@@ -194,7 +195,7 @@ def _facts(info: ModelInfo) -> str:
     header = shelf.card_header(folder)
     rows = [
         ("Kind", info.kind), ("For", info.task), ("Licence", info.licence or "unstated"),
-        ("Parameters", _count(info.parameters)), ("Size", _size(info.bytes)),
+        ("Parameters", _count(info.parameters)), ("Size", size(info.bytes)),
         ("Made from", header.get("base_model", "")), ("Summary", info.summary), ("Commit", info.revision),
     ]  # fmt: skip
     body = "".join(f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>'
@@ -218,12 +219,3 @@ def _card(folder: Path) -> str:
 
 def _count(parameters: int) -> str:
     return f"{parameters / 1e6:,.1f} M" if parameters else ""
-
-
-def _size(count: float) -> str:
-    """`14.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

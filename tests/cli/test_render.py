@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-from conjure.cli.render import Follower, paint, size, table
+from conjure.cli.render import Follower, paint, table
 from conjure.core.events import Delta, Progress, Warn
+from conjure.core.files import size
 
 DRIVER = """\
 from conjure.cli.render import Follower
