@@ -28,7 +28,7 @@ LOOK = 0.05  # seconds between two looks at whether the server is up
 
 
 def _studio(*, opened: bool, **options: Any) -> None:
-    """Open the studio: a page that makes anything of anything, and shows what was made."""
+    """A page for all of it: make, chat, edit, compare, train, and what was made."""
     from conjure.studio.ground import prepared
 
     with prepared():
