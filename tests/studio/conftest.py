@@ -11,9 +11,14 @@ from tests.studio.browser import Studio, Visit
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def needs_chromium() -> None:
     if not browsing.CHROMIUM.exists():
         pytest.skip(browsing.MISSING)
+
+
+@pytest.fixture(scope="module")
+def browser(needs_chromium: None) -> Iterator[Browser]:
+    """One for each file: as long as it is open, no other event loop can run in this thread."""
     with browsing.chromium() as opened:
         yield opened
 
@@ -26,7 +31,7 @@ def hub() -> Iterator[StandInHub]:
 
 
 @pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory, browser: Browser, hub: StandInHub) -> Iterator[Studio]:
+def studio(tmp_path_factory: pytest.TempPathFactory, needs_chromium: None, hub: StandInHub) -> Iterator[Studio]:
     """One studio for all tests, with the models that come with conjure and a history of its own."""
     made = Studio(tmp_path_factory.mktemp("studio"), HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="", CONJURE_OFFLINE="")
     made.start()

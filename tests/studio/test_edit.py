@@ -37,6 +37,7 @@ def downloaded(page: Page) -> Image:
     return read(Path(came.value.path()))
 
 
+@pytest.mark.slow
 def test_a_painted_part_is_new_and_all_else_stays(studio: Studio, visit: Visiting, ball: Path) -> None:
     page = visit().open(studio.address, tab="edit", ready="#edit-file")
     opened(page, ball)

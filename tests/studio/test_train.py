@@ -48,6 +48,7 @@ def begun(page: Page, name: str, steps: int) -> None:
     page.wait_for_function(f"{STATE}.includes('Starting') || {STATE}.includes('Running')")
 
 
+@pytest.mark.slow
 def test_trained_watched_by_two_stopped_and_gone_on_with_after_a_restart(school: Studio, visit: Visiting) -> None:
     page = visit().open(school.address, tab="train", ready="#train-go")
     expect(page.locator("#train-missing")).to_contain_text("tinyshakespeare, on this machine")
@@ -71,6 +72,7 @@ def test_trained_watched_by_two_stopped_and_gone_on_with_after_a_restart(school:
     assert facts["recipe"] == "shakespeare-char" and facts["pid"] > 0
 
 
+@pytest.mark.slow
 def test_the_result_is_used(school: Studio, visit: Visiting) -> None:
     page = visit().open(school.address, tab="train", ready="#train-go")
     begun(page, "short", 3)
