@@ -21,6 +21,7 @@ def values(page: Page, axis: str, said: list[str]) -> None:
     for each in said:
         box.fill(each)
         box.press("Enter")
+    box.press("Tab")  # closes the list, which would lie over what is below
 
 
 def test_a_grid_of_seeds_and_steps(studio: Studio, visit: Visiting) -> None:
