@@ -50,6 +50,7 @@ class _Make:
         self.kept = gr.BrowserState({"job": "", "prompt": EXAMPLE}, storage_key="conjure-make", secret="conjure")
         self.current, self.results, self.chosen = gr.State(""), gr.State([]), gr.State(0)
         self.kinds, self.options = gr.State(["text"]), gr.State({})
+        self.wanted = gr.State(([], "", "", ""))  # kinds, output, task and model that belong together, as `_offer` says
         with gr.Row(equal_height=False):
             with gr.Column(scale=1, min_width=320):
                 self._asking()
@@ -72,8 +73,8 @@ class _Make:
             self.model = gr.Dropdown([], label="Model", elem_id="make-model", min_width=190, scale=5, filterable=False)
         self.about = gr.HTML(elem_classes="quiet", elem_id="make-about")
         with gr.Row(elem_classes="tight"):
-            self.count = gr.Number(1, label="How many", precision=0, minimum=1, min_width=90, elem_id="make-count")
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=130, elem_id="make-seed")
+            self.count = gr.Number(1, label="How many", precision=0, minimum=1, min_width=110, elem_id="make-count")
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=160, elem_id="make-seed")
             self.locked = gr.Checkbox(False, label="Keep this seed", min_width=130, elem_id="make-locked")
         with gr.Row(elem_classes="tight"):
             self.go = gr.Button("Make", variant="primary", elem_id="make-go", elem_classes="go", scale=3)
@@ -99,7 +100,8 @@ class _Make:
         asked = [self.kinds, self.output, self.task]
         gr.on([self.files.change, self.prompt.blur], self._kinds, [self.files, self.prompt], [self.kinds], **QUIET)
         gr.on([self.kinds.change, self.output.input, self.task.input], self._offer, asked,
-              [self.output, self.task, self.model, self.about], **QUIET)  # fmt: skip
+              [self.output, self.task, self.model, self.about, self.wanted], **QUIET)  # fmt: skip
+        self.model.input(lambda *chosen: chosen, [*asked, self.model], [self.wanted], **QUIET)
         for button in self.examples:
             button.click(lambda text: text, [button], [self.prompt], **QUIET)
         showing_now = [self.status, self.gallery, self.text, self.which, self.actions, self.how, self.facts,
@@ -116,7 +118,8 @@ class _Make:
         self.which.input(self._pick_text, [self.results, self.which], selected, **QUIET)
         self.use.click(self._use, picked, [self.files], **QUIET)
         self.remake.click(self._remake, picked, [self.status], **QUIET)
-        opened = [self.prompt, self.current, self.seed, self.output, self.task, self.model, self.about]
+        opened = [self.prompt, self.current, self.seed, self.output, self.task, self.model, self.about,
+                  self.wanted]  # fmt: skip
         root = get_blocks_context()
         assert root is not None, "a page is built inside of Blocks"
         gr.on([root.root_block.load], self._open, [self.kept, *asked], opened, **QUIET)
@@ -125,9 +128,9 @@ class _Make:
         """The options of the chosen way. What is filled in is noted at once, so that Make waits for no form, and stays
         when another way is looked at meanwhile."""
 
-        @gr.render(inputs=[self.kinds, self.output, self.task, self.model, self.options], show_progress="hidden",
-                   triggers=[self.model.change, self.about.change])  # fmt: skip
-        def options(kinds: list[str], output: str, task: str, model: str, noted: dict[str, Any]) -> None:
+        @gr.render(inputs=[self.wanted, self.options], triggers=[self.wanted.change], show_progress="hidden")
+        def options(wanted: Sequence[Any], noted: dict[str, Any]) -> None:
+            kinds, output, task, model = wanted
             way = self._way(kinds, output, task)
             if way is None:
                 return
@@ -167,6 +170,7 @@ class _Make:
             gr.Dropdown([(each.task, each.task) for each in tasks], value=way.task if way else None),
             gr.Dropdown(models, value=models[0] if models else None, visible=bool(models)),
             f"<p>{html.escape(way.summary if way else 'Nothing can be made of these together.')}</p>",
+            (kinds, output, way.task if way else "", models[0] if models else ""),
         ]  # fmt: skip
 
     def _ways(self, kinds: Sequence[str]) -> tuple[Way, ...]:
