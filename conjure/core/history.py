@@ -4,29 +4,23 @@
         history.add(data, ".png", "image", record, seconds=0.6)
         history.search("red apple")
 
-Several processes may write at once. A result's files are written inside the transaction that adds its row, under the
-database's own lock, so a process that is killed leaves either all of a result or nothing that can be seen; what it left
-unseen is swept away later (`sweep`). Deleting removes the files no other result needs and the words from the index.
+`core/store.py` keeps it whole. Deleting removes the files no other result needs and the words from the index.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
 from conjure.core.errors import ConjureError
-from conjure.core.files import write_atomic
 from conjure.core.provenance import Record
+from conjure.core.store import Store
 
-WAIT = 30.0  # seconds that a writer waits for another one
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE results (
@@ -43,7 +37,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE VIRTUAL TABLE words USING fts5 (prompt, task, model, kind, path);
     """,
 )
-"""Applied in order and once; `PRAGMA user_version` counts those that were. Never change one: add one."""
+"""Never change one: add one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,20 +68,8 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = threading.RLock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are nobody else's business
-            self._db = sqlite3.connect(self._file, timeout=WAIT, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise ConjureError(f"{self._file}: could not be opened: {error}", hint=_ELSEWHERE) from None
-        with self._errors():
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate()
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "history.sqlite3"
+        self._store = Store(folder, "history.sqlite3", MIGRATIONS, _ELSEWHERE)
+        self._db = self._store.db
 
     def __enter__(self) -> History:
         return self
@@ -99,7 +81,7 @@ class History:
 
     def close(self) -> None:
         """Ends the connection; nothing else works afterwards."""
-        self._db.close()
+        self._store.close()
 
     # ---------------------------------------------------------------- writing
     def add(
@@ -115,7 +97,7 @@ class History:
         made = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         row = (made, kind, suffix, digest, len(data), record.task, record.model, record.prompt, record.to_json(), path,
                seconds, source)  # fmt: skip
-        with self._writing():
+        with self._store.writing():
             columns = _COLUMNS.removeprefix("id, ")
             marks = ", ".join("?" * len(row))
             number = self._db.execute(f"INSERT INTO results ({columns}) VALUES ({marks})", row).lastrowid
@@ -128,31 +110,26 @@ class History:
                 [(number, place, its, end) for place, (its, (_, end)) in enumerate(zip(sources, inputs, strict=True))],
             )
             for its, (content, end) in zip((digest, *sources), files, strict=True):
-                self._keep(content, its, end)
+                self._store.keep(its + end, content)
         return number
 
     def delete(self, numbers: Sequence[int]) -> int:
         """Forgets results, their words and their files; returns how many there were."""
-        with self._writing():
+        with self._store.writing():
             gone = sum(self._db.execute("DELETE FROM results WHERE id = ?", (n,)).rowcount for n in numbers)
             self._db.executemany("DELETE FROM words WHERE rowid = ?", [(n,) for n in numbers])
             # Deleted words stay in the index's older segments until these are merged.
             self._db.execute("INSERT INTO words (words) VALUES ('optimize')")
         self.sweep()
-        with self._errors():
+        with self._store.errors():
             self._db.execute("PRAGMA wal_checkpoint (TRUNCATE)")  # or the log still holds what the file does not
         return gone
 
     def sweep(self) -> int:
         """Removes files that no result names, which killed processes and deletions leave; returns how many."""
-        with self._writing():
-            named = {name for row in self._db.execute("SELECT digest, suffix FROM results UNION "
-                                                      "SELECT digest, suffix FROM inputs")
-                     for name in [f"{row[0]}{row[1]}"]}  # fmt: skip
-            stray = [path for path in self.folder.glob("files/??/*") if path.name not in named]
-            for path in stray:
-                path.unlink(missing_ok=True)
-        return len(stray)
+        with self._store.writing():
+            rows = self._db.execute("SELECT digest || suffix FROM results UNION SELECT digest || suffix FROM inputs")
+            return self._store.sweep({name for (name,) in rows})
 
     # ---------------------------------------------------------------- reading
     def search(
@@ -170,12 +147,12 @@ class History:
         used = [(test, value) for test, value in tests if value not in ("", None)]
         where = " AND ".join(test for test, _ in used) or "1"
         query = f"SELECT {_COLUMNS} FROM results WHERE {where} ORDER BY id DESC LIMIT ?"
-        with self._errors():
+        with self._store.errors():
             return [_entry(row) for row in self._db.execute(query, (*(value for _, value in used), limit))]
 
     def get(self, number: int) -> Entry:
         """One result; `ConjureError` where there is none of that number."""
-        with self._errors():
+        with self._store.errors():
             row = self._db.execute(f"SELECT {_COLUMNS} FROM results WHERE id = ?", (number,)).fetchone()
         if row is None:
             raise ConjureError(f"the history has no result {number}", hint="`conjure history` lists them")
@@ -183,75 +160,16 @@ class History:
 
     def file(self, entry: Entry) -> Path:
         """Where the bytes of a result lie."""
-        return self._place(entry.digest, entry.suffix)
+        return self._store.place(entry.digest + entry.suffix)
 
     def sources(self, number: int) -> list[Path]:
         """The files that a result was made from, in their order."""
-        with self._errors():
-            rows = self._db.execute("SELECT digest, suffix FROM inputs WHERE result = ? ORDER BY place", (number,))
-            return [self._place(*row) for row in rows]
-
-    # ---------------------------------------------------------------- inside
-    def _place(self, digest: str, suffix: str) -> Path:
-        return self.folder / "files" / digest[:2] / f"{digest}{suffix}"
-
-    def _keep(self, data: bytes, digest: str, suffix: str) -> None:
-        path = self._place(digest, suffix)
-        if path.is_file() and path.stat().st_size == len(data):
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConjureError(f"{path}: could not be written: {error.strerror or error}") from None
-        write_atomic(path, data)
-
-    def _migrate(self) -> None:
-        (done,) = self._db.execute("PRAGMA user_version").fetchone()
-        if done > len(MIGRATIONS):
-            said = f"was written by a newer conjure (form {done}, known are {len(MIGRATIONS)})"
-            raise ConjureError(f"{self._file}: {said}", hint=f"update conjure; or {_ELSEWHERE}")
-        if done == len(MIGRATIONS):
-            return
-        with self._writing():
-            (done,) = self._db.execute("PRAGMA user_version").fetchone()  # another process may have been first
-            for step in MIGRATIONS[done:]:
-                for statement in filter(str.strip, step.split(";")):
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A transaction that no other writer interrupts; undone where anything fails."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One thread at a time, and the database's complaints in words."""
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                said = str(error)
-                hint = _HINTS.get(next((key for key in _HINTS if key in said), ""), _ELSEWHERE)
-                raise ConjureError(f"{self._file}: {said}", hint=hint) from None
+        with self._store.errors():
+            rows = self._db.execute("SELECT digest || suffix FROM inputs WHERE result = ? ORDER BY place", (number,))
+            return [self._store.place(name) for (name,) in rows]
 
 
 _ELSEWHERE = "CONJURE_HISTORY names another folder; --no-history keeps nothing"
-_HINTS = {
-    "disk is full": "free some space; the result itself is not touched",
-    "disk I/O error": "free some space, or look at the disk; the result itself is not touched",
-    "locked": "another process writes to the history and does not come to an end",
-    "not a database": "move that file away: a new one is begun",
-    "malformed": "move that file away: a new one is begun",
-}
 
 
 def _entry(row: Sequence[object]) -> Entry:

@@ -18,19 +18,16 @@ import fcntl
 import json
 import os
 import secrets
-import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from conjure.core.errors import ConjureError
-from conjure.core.files import write_atomic
+from conjure.core.store import Store
 
-WAIT = 30.0  # seconds that a writer waits for another one
 ATTEMPTS = 2
 """A job whose process ended so often while it was at work is not tried again: it may be what ended the process."""
 LIVING = ("queued", "running")
@@ -49,7 +46,7 @@ MIGRATIONS: tuple[str, ...] = (
     );
     """,
 )
-"""Applied in order and once; `PRAGMA user_version` counts those that were. Never change one: add one."""
+"""Never change one: add one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +75,17 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._store = Store(folder, "jobs.sqlite3", MIGRATIONS, _ELSEWHERE)
+        self._db = self._store.db
         self.owner = f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._lock = threading.RLock()
+        path = self._owned(self.owner)
         try:
-            (folder / "owners").mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._held = os.open(self._owned(self.owner), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            path.parent.mkdir(exist_ok=True)
+            self._held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._held, fcntl.LOCK_EX)
-            self._db = sqlite3.connect(self._file, timeout=WAIT, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise ConjureError(f"{self._file}: could not be opened: {error}", hint=_ELSEWHERE) from None
-        with self._errors():
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._migrate()
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "jobs.sqlite3"
+        except OSError as error:
+            self._store.close()
+            raise ConjureError(f"{path}: could not be locked: {error.strerror or error}", hint=_ELSEWHERE) from None
 
     def __enter__(self) -> Jobs:
         return self
@@ -106,28 +97,27 @@ class Jobs:
 
     def close(self) -> None:
         """Ends the connection and gives the jobs that are not done up for adoption."""
-        with self._lock:
-            self._db.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._owned(self.owner))
-            os.close(self._held)
+        self._store.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self._owned(self.owner))
+        os.close(self._held)
 
     # ---------------------------------------------------------------- writing
     def add(self, name: str, wish: str, files: Mapping[str, bytes]) -> Entry:
         """A job that waits, with the files (digest -> bytes) that its wish names."""
-        with self._writing():
+        with self._store.writing():
             number = self._db.execute("INSERT INTO jobs (id, owner, state, wish, created) VALUES (?, ?, ?, ?, ?)",
                                       (name, self.owner, "queued", wish, time.time())).lastrowid  # fmt: skip
             self._db.executemany("INSERT INTO files (job, digest) VALUES (?, ?)", [(number, each) for each in files])
             for digest, data in files.items():
-                self._keep(digest, data)
+                self._store.keep(digest, data)
         found = self.get(name)
         assert found is not None
         return found
 
     def begin(self, name: str) -> bool:
         """Whether the job waited; now it is at work, and that counts as an attempt."""
-        with self._writing():
+        with self._store.writing():
             return self._db.execute(
                 "UPDATE jobs SET state = 'running', started = ?, attempts = attempts + 1 "
                 "WHERE id = ? AND owner = ? AND state = 'queued'", (time.time(), name, self.owner)
@@ -141,7 +131,7 @@ class Jobs:
         assert state in ENDS
         values = (state, time.time(), json.dumps(error) if error else None, json.dumps(list(results)),
                   json.dumps(list(links)), name)  # fmt: skip
-        with self._writing():
+        with self._store.writing():
             return self._db.execute(
                 "UPDATE jobs SET state = ?, ended = ?, error = ?, results = ?, links = ? "
                 "WHERE id = ? AND state IN ('queued', 'running')", values
@@ -149,13 +139,13 @@ class Jobs:
 
     def release(self) -> None:
         """What is at work waits again, and the attempt does not count: the process ends in peace."""
-        with self._writing():
+        with self._store.writing():
             self._db.execute("UPDATE jobs SET state = 'queued', started = NULL, attempts = attempts - 1 "
                              "WHERE owner = ? AND state = 'running'", (self.owner,))  # fmt: skip
 
     def adopt(self) -> list[str]:
         """Takes over what processes that are gone have left; the ids of all jobs that wait here, the oldest first."""
-        with self._writing():
+        with self._store.writing():
             owners = {row[0] for row in self._db.execute("SELECT DISTINCT owner FROM jobs WHERE state IN "
                                                          "('queued', 'running')")} - {self.owner}  # fmt: skip
             for gone in filter(self._gone, owners):
@@ -172,14 +162,14 @@ class Jobs:
 
     def delete(self, name: str) -> bool:
         """Forgets a job, and the files that no other one came with; whether there was one."""
-        with self._writing():
+        with self._store.writing():
             gone = self._db.execute("DELETE FROM jobs WHERE id = ?", (name,)).rowcount == 1
             self._sweep()
         return gone
 
     def prune(self, keep: int, seconds: float) -> None:
         """Forgets what has ended, but for the latest `keep` of the last `seconds`."""
-        with self._writing():
+        with self._store.writing():
             gone = self._db.execute(
                 "DELETE FROM jobs WHERE ended IS NOT NULL AND (ended < ? OR number NOT IN "
                 "(SELECT number FROM jobs WHERE ended IS NOT NULL ORDER BY number DESC LIMIT ?))",
@@ -191,26 +181,26 @@ class Jobs:
     # ---------------------------------------------------------------- reading
     def get(self, name: str) -> Entry | None:
         """One job; None where there is none of that name."""
-        with self._errors():
+        with self._store.errors():
             row = self._db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (name,)).fetchone()
         return None if row is None else _entry(row)
 
     def latest(self, limit: int) -> list[Entry]:
         """The latest first."""
-        with self._errors():
+        with self._store.errors():
             rows = self._db.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return [_entry(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """How many are in each state."""
-        with self._errors():
+        with self._store.errors():
             found = dict(self._db.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
         return {state: found.get(state, 0) for state in (*LIVING, *ENDS)}
 
     def file(self, digest: str) -> bytes:
         """The bytes of a file that a job came with."""
         try:
-            return self._place(digest).read_bytes()
+            return self._store.place(digest).read_bytes()
         except OSError as error:
             raise ConjureError(f"an input of this job is gone: {error.strerror or error}") from None
 
@@ -240,58 +230,8 @@ class Jobs:
         finally:
             os.close(handle)
 
-    def _place(self, digest: str) -> Path:
-        return self.folder / "files" / digest[:2] / digest
-
-    def _keep(self, digest: str, data: bytes) -> None:
-        path = self._place(digest)
-        if path.is_file() and path.stat().st_size == len(data):
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConjureError(f"{path}: could not be written: {error.strerror or error}") from None
-        write_atomic(path, data)
-
     def _sweep(self) -> None:
-        named = {row[0] for row in self._db.execute("SELECT DISTINCT digest FROM files")}
-        stray: Iterable[Path] = (path for path in self.folder.glob("files/??/*") if path.name not in named)
-        for path in stray:
-            path.unlink(missing_ok=True)
-
-    def _migrate(self) -> None:
-        (done,) = self._db.execute("PRAGMA user_version").fetchone()
-        if done > len(MIGRATIONS):
-            said = f"was written by a newer conjure (form {done}, known are {len(MIGRATIONS)})"
-            raise ConjureError(f"{self._file}: {said}", hint=f"update conjure; or {_ELSEWHERE}")
-        with self._writing():
-            (done,) = self._db.execute("PRAGMA user_version").fetchone()  # another process may have been first
-            for step in MIGRATIONS[done:]:
-                for statement in filter(str.strip, step.split(";")):
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A transaction that no other writer interrupts; undone where anything fails."""
-        with self._errors():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:  # a full disk may have ended it already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """One thread at a time, and the database's complaints in words."""
-        with self._lock:
-            try:
-                yield
-            except sqlite3.Error as error:
-                raise ConjureError(f"{self._file}: {error}", hint=_ELSEWHERE) from None
+        self._store.sweep({name for (name,) in self._db.execute("SELECT DISTINCT digest FROM files")})
 
 
 _ELSEWHERE = "CONJURE_HISTORY names another folder; --no-history keeps jobs for as long as the server lives"
