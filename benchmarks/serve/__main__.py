@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -191,12 +190,11 @@ def programs(asked: argparse.Namespace, random: Path) -> Iterator[servers.Progra
         try:
             if name in ("transformers", "batching"):
                 yield servers.transformers(random, batching=name == "batching")
-            elif shutil.which(asked.llama):
+            else:
+                binary = servers.found(asked.llama)
                 for kind in asked.kinds.split(","):
                     file, room = gguf_file(asked.size, random, kind), asked.prompt + asked.tokens + 32
-                    yield servers.llama(asked.llama, file, slots=most, tokens=room, threads=asked.threads)
-            else:
-                raise servers.NotThere(f"llama.cpp's server: there is no {asked.llama}; --llama names it")
+                    yield servers.llama(binary, file, slots=most, tokens=room, threads=asked.threads)
         except servers.NotThere as reason:
             print(f"not compared: {reason}\n", flush=True)
 

@@ -16,13 +16,13 @@ import os
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from benchmarks.report import table
+from benchmarks.serve.servers import resident
 from conjure.decoding.settings import Decoding
 from conjure.models.compiled import Compiled
 from conjure.models.transformer import Transformer, TransformerConfig
@@ -91,12 +91,6 @@ async def served(worker: Worker, its: Writer, numbers: range) -> int:
     return sum(await asyncio.gather(*(client() for _ in range(AT_ONCE))))
 
 
-def resident() -> int:
-    """Bytes of memory that the process holds."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
 def measured(requests: int) -> list[tuple[int, int, int, int]]:
     """(requests so far, answers, bytes of the process, bytes of Python's objects), after a warm-up and at each look."""
     worker, its = Worker(queue=AT_ONCE, seconds=600), writer()
@@ -107,7 +101,7 @@ def measured(requests: int) -> list[tuple[int, int, int, int]]:
     for look in range(LOOKS + 1):
         answers += asyncio.run(served(worker, its, range(look * part, (look + 1) * part)))
         gc.collect()
-        rows.append(((look + 1) * part, answers, resident(), tracemalloc.get_traced_memory()[0]))
+        rows.append(((look + 1) * part, answers, resident(os.getpid()), tracemalloc.get_traced_memory()[0]))
         if look in (0, LOOKS):
             snapshots.append(tracemalloc.take_snapshot())
     tracemalloc.stop()

@@ -70,12 +70,17 @@ def transformers(folder: Path, *, batching: bool) -> Program:
     return Program(f"transformers{' batching' if batching else ''}", [*words, *more], str(folder))
 
 
+def found(binary: str) -> str:
+    """Where llama.cpp's server lies."""
+    path = shutil.which(binary)
+    if path is None:
+        raise NotThere(f"llama.cpp's server: there is no {binary}; --llama names it")
+    return path
+
+
 def llama(binary: str, file: Path, *, slots: int, tokens: int, threads: int) -> Program:
     """llama.cpp's own server; it shares one context between its slots."""
-    found = shutil.which(binary)
-    if found is None:
-        raise NotThere(f"llama.cpp's server: there is no {binary}; --llama names it")
-    words = [found, "-m", str(file), "--host", "127.0.0.1", "--port", PORT, "-t", str(threads), "-tb", str(threads)]
+    words = [binary, "-m", str(file), "--host", "127.0.0.1", "--port", PORT, "-t", str(threads), "-tb", str(threads)]
     return Program(f"llama.cpp {file.stem}", [*words, "-np", str(slots), "-c", str(slots * tokens)], file.stem)
 
 

@@ -108,7 +108,7 @@ def test_a_server_that_does_not_start_says_why() -> None:
     with pytest.raises(servers.NotThere, match="no such model"), servers.running(broken, 1):
         pass
     with pytest.raises(servers.NotThere, match="there is no no-such-server"):
-        servers.llama("no-such-server", Path("x.gguf"), slots=1, tokens=8, threads=1)
+        servers.found("no-such-server")
 
 
 def test_a_server_is_waited_for_weighed_and_ended() -> None:
