@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
-import numpy as np
-
 from conjure.codecs.picture_words import PictureWords
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import derive, rng
@@ -81,10 +79,6 @@ class FewScenes:
         """The scene, painted and said."""
         scene = self.scene(seed, index, split)
         return Example(self.source.paint(scene), self.source.caption(scene))
-
-    def pictures(self, start: int, number: int) -> np.ndarray:
-        """uint8 `[number, size, size, 3]`: the scenes from `start` on that seed 0 trains on."""
-        return np.stack([self.example(0, start + k).pixels for k in range(number)])
 
     def mistakes(self, scene: Scene, seed: int, number: int) -> list[str]:
         """Captions that are wrong of a scene: in turns, its things in other places, in another colour, another thing

@@ -28,7 +28,7 @@ from conjure.data.scene_graph import Split
 from conjure.data.scenes import SceneSource
 from conjure.media.image import Image, grid
 from conjure.metrics.confidence import bootstrap_mean
-from conjure.metrics.psnr import psnr
+from conjure.metrics.psnr import psnr, psnrs
 from conjure.models.folder import save_weights, write_config
 from conjure.models.image_codec import load_codec
 
@@ -108,7 +108,7 @@ class Reconstruct:
         x_BCHW = from_pixels(pixels)
         out_BCHW = torch.cat([self.network(part) for part in x_BCHW.split(16)])
         loss = reconstruction_loss(out_BCHW, x_BCHW).mean().item()
-        return {"loss": loss, "psnr_db": float(np.mean(_psnr(to_pixels(out_BCHW), pixels)))}
+        return {"loss": loss, "psnr_db": float(np.mean(psnrs(to_pixels(out_BCHW).numpy(), pixels.numpy())))}
 
     def _scenes(self, indices: Sequence[int], split: Split) -> Tensor:
         """Painted scenes, uint8 [len(indices), H, W, 3]."""
@@ -145,10 +145,6 @@ class Reconstruct:
         pixels = self._scenes(range(MEASURED), "test")
         with torch.no_grad():
             out = torch.cat([to_pixels(self.network(from_pixels(part))) for part in pixels.split(16)])
-        value, low, high = bootstrap_mean(_psnr(out, pixels), seed=0)
+        value, low, high = bootstrap_mean(psnrs(out.numpy(), pixels.numpy()), seed=0)
         return {"psnr_db": {"value": value, "low": low, "high": high, "n": len(pixels),
                             "protocol": "mean over held-out composed scenes, 95 % bootstrap interval"}}
-
-
-def _psnr(made_BHWC: Tensor, true_BHWC: Tensor) -> list[float]:
-    return [psnr(a, b) for a, b in zip(made_BHWC.numpy(), true_BHWC.numpy(), strict=True)]

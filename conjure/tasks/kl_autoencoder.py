@@ -25,7 +25,7 @@ from conjure.data.scene_graph import Split
 from conjure.data.scenes import SceneSource
 from conjure.media.image import Image, grid
 from conjure.metrics.confidence import bootstrap_mean
-from conjure.metrics.psnr import psnr
+from conjure.metrics.psnr import psnr, psnrs
 from conjure.models.features import FeatureNetwork
 from conjure.models.folder import read_config, save_weights, write_config
 from conjure.models.kl_codec import KLCodec, KLCodecConfig, divergence, load_kl_codec
@@ -152,8 +152,8 @@ class KLReconstruct:
             own = torch.tensor([randomness.derive(0, "validation", i) for i in part])
             parts = self._parts({"pixels": pixels, "seeds": own}, self.network)
             new = {name: each.numpy() for name, each in parts.items()}
-            both = zip(self._through(pixels).numpy(), pixels.numpy(), strict=True)
-            for name, each in {**new, "psnr": np.array([psnr(made, true) for made, true in both])}.items():
+            ratios = np.array(psnrs(self._through(pixels).numpy(), pixels.numpy()))
+            for name, each in {**new, "psnr": ratios}.items():
                 found.setdefault(name, []).append(each)
             if tell:
                 tell(Progress(part.stop, count, "picture", "reconstruction"))

@@ -21,7 +21,7 @@ from conjure.data.pictures_small import SHAPES, SmallPictures
 from conjure.media.image import Image, grid
 from conjure.metrics.bits import bits_per_dimension, code_usage
 from conjure.metrics.confidence import bootstrap_mean
-from conjure.metrics.psnr import psnr
+from conjure.metrics.psnr import psnr, psnrs
 from conjure.models.folder import read_config, save_weights, write_config
 from conjure.models.vq_vae import DOWNSCALE, VQVAE, VQVAEConfig, load_vq_vae
 
@@ -175,7 +175,7 @@ class Quantise:
             ids.append(self.network.encode(x_BCHW))
             nats.append(self.network.nats(x_BCHW, ids[-1]).flatten(1).sum(1))
             made = to_pixels(self.network.decode(ids[-1])).numpy()
-            ratios += [psnr(a, b) for a, b in zip(made, pixels, strict=True)]
+            ratios += psnrs(made, pixels)
             if tell:
                 tell(Progress(start + len(pixels), count, "picture", "likelihood"))
         return torch.cat(nats), torch.cat(ids), ratios

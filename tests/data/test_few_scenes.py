@@ -67,7 +67,7 @@ def test_things_are_chosen_by_group_and_one_word(monkeypatch: pytest.MonkeyPatch
     few = FewScenes.load(FewScenesData(things=6, size=32))
     names = [each.name for each in few.source.pictograms]
     assert len(names) == 6 and set(names) < {"ox", "rose", "fire", "train", "kite", "radio", "razor"}
-    assert few.source.pictures.shape == (6, 32, 32, 4) and few.pictures(0, 2).shape == (2, 32, 32, 3)
+    assert few.source.pictures.shape == (6, 32, 32, 4) and few.example(0, 0).pixels.shape == (32, 32, 3)
     assert len(FewScenes.load(FewScenesData(things=0, size=32)).source.pictograms) == 9
     with pytest.raises(ConjureError, match="at most 7"):
         FewScenes.load(FewScenesData(things=8, size=32))
