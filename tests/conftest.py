@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import signal
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
@@ -17,6 +18,11 @@ from conjure.tasks import table
 
 hypothesis.settings.register_profile("steady", derandomize=True, deadline=None)  # the same examples in every run
 hypothesis.settings.load_profile("steady")
+
+
+def pytest_configure() -> None:
+    """Networks of tests are so small that a second thread costs more than it helps. Before torch is imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
