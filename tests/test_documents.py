@@ -42,7 +42,7 @@ def test_the_set_up_is_two_commands() -> None:
     plain = [line.partition("#")[0].strip() for line in READ.setup_commands(README)]
     assert plain == [
         'pip install . && conjure make "a red apple" -o apple.png',
-        "pip install '.[dev]' && pytest",
+        "pip install '.[dev]' && pytest -n 2",
     ]
 
 
