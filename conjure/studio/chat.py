@@ -24,7 +24,7 @@ from conjure.serve.texts import Began, TextWish
 from conjure.serve.turns import Over, Said, turns
 from conjure.serve.worker import Ticket
 from conjure.studio.choices import able
-from conjure.studio.following import BEAT, following, notice, said, status
+from conjure.studio.following import BEAT, QUIET, following, notice, said, status
 from conjure.studio.forms import form
 from conjure.studio.picture_files import shown_file, uploaded
 from conjure.studio.seeds import seed_of
@@ -115,18 +115,17 @@ class _Chat:
         knobs = [self.model, self.system, self.seed, *self.form.components]
         seen = [self.talk, self.book, self.versions, self.which, self.place, self.as_text, self.as_json, self.status,
                 self.box, self.stop]  # fmt: skip
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on(fn=self._offered, inputs=None, outputs=[self.model], **quiet)
-        gr.on([self.model.change], self._chosen, self.model, [self.about, self.box], **quiet)
-        self.box.submit(self._sent, [self.talk, self.box, *knobs], seen, **quiet)
-        gr.on([self.again.click, self.book.retry], self._again, [self.talk, *knobs], seen, **quiet)
-        self.book.edit(self._edited, [self.talk, *knobs], seen, **quiet)
-        self.stop.click(self._stopped, None, None, **quiet)
+        gr.on(fn=self._offered, inputs=None, outputs=[self.model], **QUIET)
+        gr.on([self.model.change], self._chosen, self.model, [self.about, self.box], **QUIET)
+        self.box.submit(self._sent, [self.talk, self.box, *knobs], seen, **QUIET)
+        gr.on([self.again.click, self.book.retry], self._again, [self.talk, *knobs], seen, **QUIET)
+        self.book.edit(self._edited, [self.talk, *knobs], seen, **QUIET)
+        self.stop.click(self._stopped, None, None, **QUIET)
         shown = [self.talk, self.book, self.versions, self.which, self.place, self.as_text, self.as_json]
-        self.earlier.click(lambda talk, which: self._stepped(talk, which, -1), [self.talk, self.which], shown, **quiet)
-        self.later.click(lambda talk, which: self._stepped(talk, which, 1), [self.talk, self.which], shown, **quiet)
-        self.which.input(lambda talk, which: self._looked(talk, which), [self.talk, self.which], self.place, **quiet)
-        gr.on([self.new.click, self.book.clear], self._new, None, [*shown, self.status], **quiet)
+        self.earlier.click(lambda talk, which: self._stepped(talk, which, -1), [self.talk, self.which], shown, **QUIET)
+        self.later.click(lambda talk, which: self._stepped(talk, which, 1), [self.talk, self.which], shown, **QUIET)
+        self.which.input(lambda talk, which: self._looked(talk, which), [self.talk, self.which], self.place, **QUIET)
+        gr.on([self.new.click, self.book.clear], self._new, None, [*shown, self.status], **QUIET)
 
     async def _offered(self) -> Any:
         found = await asyncio.to_thread(self._models)

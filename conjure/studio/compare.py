@@ -32,7 +32,7 @@ from conjure.studio.crossing import (
     shown,
     thumbnail,
 )
-from conjure.studio.following import BEAT, following, notice, said
+from conjure.studio.following import BEAT, QUIET, following, notice, said
 from conjure.studio.forms import Field, fields, form
 from conjure.studio.seeds import seed_of
 from conjure.studio.showing import placed
@@ -94,14 +94,13 @@ class _Compare:
 
     # ---------------------------------------------------------------- what happens
     def _listeners(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        gr.on(fn=self._offered, inputs=None, outputs=self.model, **quiet)
+        gr.on(fn=self._offered, inputs=None, outputs=self.model, **QUIET)
         for names, values in ((self.across, self.columns), (self.down, self.rows)):
-            names.input(self._turned, names, values, **quiet)
+            names.input(self._turned, names, values, **QUIET)
         asked = [self.prompt, self.across, self.columns, self.down, self.rows, self.model, self.seed]
         gr.on([self.go.click, self.prompt.submit], self._run, [*asked, *self.form.components],
-              [self.grid, self.status, self.stop, self.as_page, self.as_json], **quiet)  # fmt: skip
-        self.stop.click(self._stopped, None, None, **quiet)
+              [self.grid, self.status, self.stop, self.as_page, self.as_json], **QUIET)  # fmt: skip
+        self.stop.click(self._stopped, None, None, **QUIET)
 
     async def _offered(self) -> Any:
         names = await asyncio.to_thread(self._models)

@@ -36,7 +36,7 @@ STYLE = """
   font-size: 13px; color: var(--body-text-color-subdued); }
 #compare-grid .crossing td.corner { border: 0; background: none; width: auto; min-width: 0; height: auto; }
 #compare-grid .crossing img { display: block; width: 100%; height: auto; border-radius: 7px; background: #fff; }
-#compare-grid .crossing progress { width: 80%; height: 8px; accent-color: var(--primary-600); }
+#compare-grid .crossing progress { width: 80%; }
 #compare-grid .crossing .wrong { color: #8c1c1c; padding: 6px; display: block; overflow-wrap: anywhere; }
 .dark #compare-grid .crossing .wrong { color: #ffb3ad; }
 """

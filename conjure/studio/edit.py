@@ -19,7 +19,7 @@ from conjure.serve.making import planned_for, route, working
 from conjure.serve.state import Server
 from conjure.serve.worker import Ticket
 from conjure.studio.choices import able
-from conjure.studio.following import BEAT, Stage, following, notice, said, status
+from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
 from conjure.studio.forms import Form, form
 from conjure.studio.picture_files import shown_file, uploaded
 from conjure.studio.seeds import seed_of
@@ -169,30 +169,29 @@ class _Edit:
 
     # ---------------------------------------------------------------- what happens
     def _listeners(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         self.seen = [self.steps, self.opening, self.bench, self.plain, self.canvas, self.live, self.pair, self.views,
                      self.undo, self.redo, self.keep, self.save, self.strip, self.stop, self.status]  # fmt: skip
         values = [each for tool in TOOLS for each in self.forms[tool.task].components]
-        gr.on(fn=self._recent, inputs=None, outputs=[self.recent, self.gallery], **quiet)
-        self.file.upload(self._opened, [self.file, self.task], [*self.seen, self.refused, self.file], **quiet)
-        self.gallery.select(self._taken, [self.recent, self.task], [*self.seen, self.refused], **quiet)
+        gr.on(fn=self._recent, inputs=None, outputs=[self.recent, self.gallery], **QUIET)
+        self.file.upload(self._opened, [self.file, self.task], [*self.seen, self.refused, self.file], **QUIET)
+        self.gallery.select(self._taken, [self.recent, self.task], [*self.seen, self.refused], **QUIET)
         gr.on([self.task.change], self._turned, [self.steps, self.task],
               [self.help, self.prompt, self.frame, self.masking, self.go, self.model, self.plain, self.canvas,
-               self.views, *self.groups], **quiet)  # fmt: skip
-        gr.on(fn=self._models, inputs=None, outputs=self.model, **quiet)
+               self.views, *self.groups], **QUIET)  # fmt: skip
+        gr.on(fn=self._models, inputs=None, outputs=self.model, **QUIET)
         for side in self.sides:
-            side.release(self._framed, [self.steps, *self.sides], [self.plain, self.views], **quiet)
+            side.release(self._framed, [self.steps, *self.sides], [self.plain, self.views], **QUIET)
         gr.on([self.go.click, self.prompt.submit], self._run,
               [self.steps, self.task, self.prompt, self.model, self.seed, self.canvas, self.mask,
                *self.sides, *values],
-              [*self.seen, *self.sides], **quiet)  # fmt: skip
-        self.stop.click(self._stopped, None, None, **quiet)
+              [*self.seen, *self.sides], **QUIET)  # fmt: skip
+        self.stop.click(self._stopped, None, None, **QUIET)
         now = [self.steps, self.task]
-        self.undo.click(lambda steps, task: self._shown(steps.moved(-1), task), now, self.seen, **quiet)
-        self.redo.click(lambda steps, task: self._shown(steps.moved(1), task), now, self.seen, **quiet)
-        self.strip.select(self._looked, [self.steps, self.task], self.seen, **quiet)
-        self.keep.click(self._kept, [self.steps, self.task], self.seen, **quiet)
-        self.other.click(self._other, None, [self.opening, self.bench, self.recent, self.gallery], **quiet)
+        self.undo.click(lambda steps, task: self._shown(steps.moved(-1), task), now, self.seen, **QUIET)
+        self.redo.click(lambda steps, task: self._shown(steps.moved(1), task), now, self.seen, **QUIET)
+        self.strip.select(self._looked, [self.steps, self.task], self.seen, **QUIET)
+        self.keep.click(self._kept, [self.steps, self.task], self.seen, **QUIET)
+        self.other.click(self._other, None, [self.opening, self.bench, self.recent, self.gallery], **QUIET)
 
     def _recent(self) -> tuple[Any, Any]:
         """The latest pictures of the history: their numbers, and how they look."""

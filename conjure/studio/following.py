@@ -22,6 +22,8 @@ from conjure.core.events import Delta, Preview, Progress, Warn
 from conjure.serve.errors import ApiError
 from conjure.serve.worker import Waiting
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How pages listen: a line of theirs says how it goes, and no program calls their listeners."""
 BEAT = 1.0
 """Seconds after which a page hears that the work goes on, so that its clock moves."""
 GLANCE = 0.4

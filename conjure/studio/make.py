@@ -21,15 +21,13 @@ from conjure.serve.making import Wish, route
 from conjure.serve.state import Server
 from conjure.studio import showing
 from conjure.studio.choices import Way, kinds_of, name, ways
-from conjure.studio.following import BEAT, Stage, following, notice, said, status
+from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
 from conjure.studio.forms import fields, form, options_of
 from conjure.studio.showing import Shown
 
 EXAMPLE = "a red apple left of a blue fish"
 EXAMPLES = (EXAMPLE, "a yellow star", "three green balloons", "a house under the moon")
 SEEDS = 2**32
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""For every listener: the status line says how it goes, and no program calls it."""
 
 
 def page(home: Callable[[], Server]) -> gr.File:

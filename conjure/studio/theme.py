@@ -78,7 +78,18 @@ CSS = """
 .dark .tab-container button[role=tab].selected { color: var(--primary-300); }
 .status { min-height: 24px; font-size: 15px; line-height: 24px; }
 .status p { margin: 0 0 4px; }
-.status progress { width: 100%; height: 8px; accent-color: var(--primary-600); display: block; margin: 6px 0 4px; }
+.status progress { width: 100%; display: block; margin: 6px 0 4px; }
+.gradio-container progress { appearance: none; height: 8px; border: 0; border-radius: 4px; overflow: hidden;
+  color: var(--primary-600); background: var(--border-color-primary); }
+.gradio-container progress::-webkit-progress-bar { background: transparent; }
+.gradio-container progress::-webkit-progress-value { background: var(--primary-600); }
+.gradio-container progress::-moz-progress-bar { background: var(--primary-600); }
+.gradio-container progress:indeterminate { animation: to-and-fro 1.6s ease-in-out infinite alternate;
+  background: linear-gradient(90deg, transparent, var(--primary-600), transparent) 0 0 / 40% 100% no-repeat
+  var(--border-color-primary); }
+.gradio-container progress:indeterminate::-moz-progress-bar { background: transparent; }
+@keyframes to-and-fro { to { background-position: 100% 0; } }
+@media (prefers-reduced-motion: reduce) { .gradio-container progress:indeterminate { animation: none; } }
 .status .wrong { padding: 8px 12px; border-radius: 8px; border: 1px solid #d9a3a3; background: #fdf3f3;
   color: #8c1c1c; }
 .status .warned { color: #7a5200; }

@@ -19,7 +19,7 @@ from conjure.media.image import Image
 from conjure.media.kinds import SUFFIXES
 from conjure.serve.state import Server
 from conjure.studio import curve
-from conjure.studio.following import notice, said
+from conjure.studio.following import QUIET, notice, said
 from conjure.studio.picture_files import shown_file
 from conjure.studio.runs import (
     DONE,
@@ -95,18 +95,17 @@ class _Train:
 
     # ---------------------------------------------------------------- what happens
     def _listeners(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         about = [self.about, self.data, self.missing, self.name]
-        self.recipe.change(self._chosen, [self.recipe], about, **quiet)
-        self.data.input(self._missing, [self.recipe, self.data], [self.missing], **quiet)
+        self.recipe.change(self._chosen, [self.recipe], about, **QUIET)
+        self.data.input(self._missing, [self.recipe, self.data], [self.missing], **QUIET)
         seen = [self.state, self.loss, self.stop, self.resume, self.use, self.pictures, self.texts, self.timer]
-        gr.on(fn=self._loaded, inputs=None, outputs=[self.which, *seen, *about[:3]], **quiet)
-        self.timer.tick(self._seen, [self.which], seen, **quiet)
-        self.which.input(self._seen, [self.which], seen, **quiet)
+        gr.on(fn=self._loaded, inputs=None, outputs=[self.which, *seen, *about[:3]], **QUIET)
+        self.timer.tick(self._seen, [self.which], seen, **QUIET)
+        self.which.input(self._seen, [self.which], seen, **QUIET)
         self.go.click(self._started, [self.recipe, self.data, self.name, self.changes],
-                      [self.status, self.which, *seen], **quiet)  # fmt: skip
+                      [self.status, self.which, *seen], **QUIET)  # fmt: skip
         for button, does in ((self.stop, self._stopped), (self.resume, self._resumed), (self.use, self._used)):
-            button.click(does, [self.which], [self.status, *seen], **quiet)
+            button.click(does, [self.which], [self.status, *seen], **QUIET)
 
     async def _chosen(self, recipe: str) -> tuple[Any, ...]:
         sets = await asyncio.to_thread(chosen, recipe)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -15,22 +14,8 @@ import pytest
 
 import conjure
 from conjure.models.language import LanguageModel
-from conjure.serve.settings import Settings
-from tests.serve.running import running
 
 QUESTION: Any = [{"role": "user", "content": "What is 3 plus 4?"}]
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
-
-
-@pytest.fixture
-def client(place: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{place}/v1", api_key="any", max_retries=0) as made:
-        yield made
 
 
 def _tasks(client: openai.OpenAI, name: str) -> Any:

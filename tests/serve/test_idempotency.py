@@ -6,7 +6,6 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,12 +20,6 @@ from conjure.serve.settings import Settings
 from tests.serve.running import running
 
 DRAW = {"inputs": ["a red apple"], "to": "image", "options": {"steps": 1}}  # the seed is drawn for each
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
 
 
 def send(url: str, path: str, body: Any, key: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:

@@ -5,7 +5,6 @@ import http.client
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,16 +17,8 @@ from conjure.core.events import Preview
 from conjure.media import Text, encode
 from conjure.media.image import Image, decode
 from conjure.serve.making import Previews
-from conjure.serve.settings import Settings
 from conjure.tasks.inputs import FILE, LOCAL
 from conjure.tasks.table import everything, resolve
-from tests.serve.running import running
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
 
 
 def connected(url: str) -> http.client.HTTPConnection:

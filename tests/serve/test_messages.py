@@ -11,9 +11,6 @@ import openai
 import pydantic
 import pytest
 
-from conjure.serve.settings import Settings
-from tests.serve.running import running
-
 QUESTION: Any = [{"role": "user", "content": "What is 3 plus 4?"}]
 PARIS = "What is the weather in Paris?"
 CITY: Any = {
@@ -22,21 +19,9 @@ CITY: Any = {
 MODEL = "starter/chat"
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
-
-
 @pytest.fixture
 def claude(place: str) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=place, api_key="any", max_retries=0) as made:
-        yield made
-
-
-@pytest.fixture
-def client(place: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{place}/v1", api_key="any", max_retries=0) as made:
         yield made
 
 

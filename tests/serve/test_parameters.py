@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,12 +18,6 @@ from tests.serve.running import running
 SAID = {"model": "starter/chat", "max_tokens": 2, "messages": [{"role": "user", "content": "Hello"}]}
 INPUT = {"model": "starter/chat", "max_output_tokens": 2, "input": "Hello"}
 TOOL = {"name": "web", "type": "web_search_20250305"}
-
-
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
 
 
 def post(url: str, path: str, body: bytes, kind: str = "application/json") -> tuple[int, Any]:

@@ -43,18 +43,6 @@ class Sum(pydantic.BaseModel):
     total: int
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[str]:
-    with running(Settings()) as url:
-        yield url
-
-
-@pytest.fixture
-def client(place: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{place}/v1", api_key="any", max_retries=0) as made:
-        yield made
-
-
 # -- chat -------------------------------------------------------------------------------------------------------------
 
 
