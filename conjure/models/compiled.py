@@ -22,6 +22,7 @@ from conjure.nn.native import structs
 from conjure.nn.native.build import native
 from conjure.nn.native.pack import LANES, Arena, Packed, Stored, forget, pack, trim
 from conjure.nn.norm import LayerNorm, RMSNorm
+from conjure.nn.pages import zeros
 from conjure.nn.position import alibi_slopes
 from conjure.nn.quantised import QuantisedEmbedding, QuantisedLinear
 
@@ -31,15 +32,16 @@ ROWS = 128
 
 
 class CompiledCache(FlatCache):
-    """Keys and values as `step.cpp` keeps them: [L, B, K, S/16, C, 16] and [L, B, K, S, C padded to 16]."""
+    """Keys and values as `step.cpp` keeps them: [L, B, K, S/16, C, 16] and [L, B, K, S, C padded to 16]. They take
+    memory as they are filled."""
 
     def __init__(
         self, config: TransformerConfig, batch: int, capacity: int, padding: Sequence[int] | None, dtype: torch.dtype
     ) -> None:
         self.slots, C = -(-max(capacity, 1) // LANES) * LANES, config.width
         head = (config.layers, batch, config.key_heads)
-        keys = torch.zeros(*head, self.slots // LANES, C, LANES, dtype=dtype)
-        super().__init__(keys, torch.zeros(*head, self.slots, -(-C // LANES) * LANES, dtype=dtype), capacity, padding)
+        keys = zeros((*head, self.slots // LANES, C, LANES), dtype)
+        super().__init__(keys, zeros((*head, self.slots, -(-C // LANES) * LANES), dtype), capacity, padding)
 
     def state(self) -> dict[str, Tensor]:
         """What is in use, as tensors by name, for `restore` into a new cache of the same network."""

@@ -1,4 +1,5 @@
-"""Memory that a large computation frees and takes again stays with the process until it is done.
+"""Memory by its pages: what a large computation frees and takes again stays with the process until it is done, and
+zeros that nobody has written to yet lie nowhere.
 
 glibc gives blocks above 32 MiB back to the system at once. Taken again, every page of them is zeroed and mapped anew:
 in a U-Net on a CPU a fifth of all time. Other systems are left as they are.
@@ -9,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
+import math
+import mmap
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -21,6 +24,13 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """The parameters' numbers in glibc's malloc.h."""
 KEPT, USUAL = 1 << 30, 1 << 25
 """Bytes up to which a block is kept, and up to which glibc's own rule lets them grow."""
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros of that shape, at least one, on the CPU. The system gives them memory page by page as they are written."""
+    count = math.prod(shape)
+    pages = mmap.mmap(-1, count * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=dtype, count=count).view(*shape)
 
 
 def steady(function: Callable[P, T]) -> Callable[P, T]:

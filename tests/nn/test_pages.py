@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -40,3 +43,22 @@ def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "_mallopt", lambda: None)
     with pages.kept():
         pass
+
+
+def test_zeros_have_their_shape_and_can_be_written() -> None:
+    made = pages.zeros((2, 3, 5), torch.float16)
+    assert made.shape == (2, 3, 5) and made.dtype == torch.float16 and not made.any()
+    made[1, 2] = 7
+    assert made.sum() == 35
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux says there what lies in memory")
+def test_zeros_take_memory_as_they_are_written() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before, size = resident(), 1 << 28
+    made = pages.zeros((size,), torch.uint8)
+    assert resident() - before < size // 8
+    made[: size // 2] = 1
+    assert size // 4 < resident() - before < size * 3 // 4
