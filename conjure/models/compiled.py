@@ -90,9 +90,15 @@ class Compiled:
         self._turns = Turns()
 
     @property
-    def looks_at_one(self) -> bool:
-        """Whether each token is embedded without a look at those before it."""
-        return self._ngram is None
+    def reach(self) -> int:
+        """At how many tokens before its own the embedding of a token looks."""
+        return 0 if self._ngram is None else self._ngram.reach
+
+    @torch.inference_mode()
+    def looked_back(self, known_BN: Tensor) -> Tensor | None:
+        """What that adds, `[B, N - reach, D]`, to ids behind `reach` earlier ones (`vocab` for none); None where
+        nothing does."""
+        return None if self._ngram is None else self._ngram.behind(known_BN).float().contiguous()
 
     @staticmethod
     def supports(config: TransformerConfig) -> str:

@@ -22,11 +22,9 @@ class CompiledSlots:
         self.network, self.count, self.capacity = network, count, capacity
         self._cache = network.cache(count, capacity)
         self._lengths_P = torch.zeros(count, dtype=torch.long)
-
-    @staticmethod
-    def supports(network: object) -> bool:
-        """Whether the network can be used so: compiled, and with an embedding that looks at one token at a time."""
-        return isinstance(network, Compiled) and network.looks_at_one
+        reach, nothing = network.reach, network.config.vocab
+        self._known_PN = torch.full((count, reach + capacity if reach else 0), nothing)
+        """The ids of each place behind `reach` that stand for nothing, where the embedding looks back."""
 
     @property
     def bytes(self) -> int:
@@ -44,7 +42,8 @@ class CompiledSlots:
             ids_1T = torch.tensor([list(piece)])
             check(ids_1T, self._cache, self.network.config)
             last = begin + ROWS >= len(ids)
-            logits = self.network.read(ids_1T, self._cache, length_1, place_1, wanted=last)
+            more_1TD = self._looked_back(ids_1T, length_1, place_1)
+            logits = self.network.read(ids_1T, self._cache, length_1, place_1, wanted=last, more_BTD=more_1TD)
             self._lengths_P[place] += len(piece)
         return logits[0, -1]
 
@@ -55,7 +54,8 @@ class CompiledSlots:
         self._fits(int(lengths_B.max()) + 1)
         ids_B1 = torch.tensor(list(tokens))[:, None]
         check(ids_B1, self._cache, self.network.config)
-        logits_B1V = self.network.read(ids_B1, self._cache, lengths_B, places_B)
+        more_B1D = self._looked_back(ids_B1, lengths_B, places_B)
+        logits_B1V = self.network.read(ids_B1, self._cache, lengths_B, places_B, more_BTD=more_B1D)
         self._lengths_P[places_B] += 1
         return logits_B1V[:, 0]
 
@@ -69,7 +69,22 @@ class CompiledSlots:
         tiles = -(-length // self._cache.keys.shape[-1])
         self._cache.keys[:, target, :, :tiles] = self._cache.keys[:, source, :, :tiles]
         self._cache.values[:, target, :, :length] = self._cache.values[:, source, :, :length]
+        self._known_PN[target] = self._known_PN[source]
         self._lengths_P[target] = length
+
+    def _looked_back(self, ids_BT: Tensor, lengths_B: Tensor, places_B: Tensor) -> Tensor | None:
+        """What earlier ids add to these. One token of each text is always a product of `count` rows: with fewer, sums
+        would be ordered otherwise, and a text would depend on how many are beside it."""
+        (B, T), reach = ids_BT.shape, self.network.reach
+        if not reach:
+            return None
+        columns_BN = lengths_B[:, None] + torch.arange(reach + T)
+        self._known_PN[places_B[:, None], columns_BN[:, reach:]] = ids_BT
+        known_BN = self._known_PN[places_B[:, None], columns_BN]
+        if T == 1:
+            known_BN = torch.cat([known_BN, known_BN[:1].expand(self.count - B, -1)])
+        more_BTD = self.network.looked_back(known_BN)
+        return None if more_BTD is None else more_BTD[:B]
 
     def _fits(self, length: int) -> None:
         most = min(self.capacity, self.network.config.max_length or self.capacity)

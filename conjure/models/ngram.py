@@ -47,8 +47,15 @@ class NGramEmbedding(nn.Module):
         self.project = Linear(config.dim * len(config.orders), dim, bias=False)
 
     def forward(self, ids_BT: Tensor, *, documents: Tensor | None = None, cache: Cache | None = None) -> Tensor:
-        rows_BTO = self.rows(self.earlier(ids_BT, documents, cache))
-        return self.project(self.tables(rows_BTO).flatten(2))
+        return self._sum(self.earlier(ids_BT, documents, cache))
+
+    def behind(self, known_BN: Tensor) -> Tensor:
+        """The same `[B, N - reach, D]` for ids whose first `reach` are only looked back at; `vocab` for none."""
+        T = known_BN.shape[1] - self.reach
+        return self._sum([known_BN[:, self.reach - n : self.reach - n + T] for n in range(self.reach + 1)])
+
+    def _sum(self, back: list[Tensor]) -> Tensor:
+        return self.project(self.tables(self.rows(back)).flatten(2))
 
     def earlier(self, ids_BT: Tensor, documents: Tensor | None, cache: Cache | None) -> list[Tensor]:
         """The ids, the ids one token back, two tokens back, ..., each `[B, T]`."""

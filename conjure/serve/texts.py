@@ -14,6 +14,7 @@ from conjure.core.seeds import derive
 from conjure.decoding.engine import Engine, Separate
 from conjure.decoding.grammar import Grammars
 from conjure.decoding.rows import Constraint, Generation, Row
+from conjure.models.compiled import Compiled
 from conjure.models.compiled_slots import CompiledSlots
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel
@@ -78,8 +79,8 @@ class Writer:
         self.model = model
         self.capacity = min(model.context or LONGEST, LONGEST)
         network = model.writer
-        slots = CompiledSlots(network, places, self.capacity) if CompiledSlots.supports(network) else None  # type: ignore[arg-type]
-        self.engine = Engine(slots or Separate(network, places, self.capacity))
+        compiled = isinstance(network, Compiled)
+        self.engine = Engine((CompiledSlots if compiled else Separate)(network, places, self.capacity))  # type: ignore[arg-type]
         self._grammars: Grammars | None = None
 
     def write(self, wish: TextWish) -> Generator[Any, None, None]:

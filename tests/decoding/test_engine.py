@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from conjure.decoding.settings import Decoding
 from conjure.models.compiled import Compiled
 from conjure.models.compiled_slots import CompiledSlots
 from conjure.models.eager import Eager
+from conjure.models.ngram import NGram
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.nn.position import Rope
 
@@ -28,8 +30,11 @@ class Letters:
 
 def network(kind: str) -> Transformer | Eager | Compiled:
     torch.manual_seed(0)
-    made = Transformer(CONFIG).eval().requires_grad_(False)
+    config = replace(CONFIG, ngram=NGram(rows=512, dim=8)) if kind == "n-grams" else CONFIG
+    made = Transformer(config).eval().requires_grad_(False)
     torch.nn.init.normal_(made.embed.weight, std=1.0)  # type: ignore[union-attr]  flat logits would hide mistakes
+    if kind == "n-grams":
+        torch.nn.init.normal_(made.ngram.tables.weight, std=3.0)  # type: ignore[union-attr]
     if kind == "transformer":
         return made
     return Eager(made) if kind == "eager" else Compiled(made, "fp32")
@@ -71,7 +76,7 @@ def alone(kind: str, each: Row) -> list[int]:
     return made[0].ids
 
 
-@pytest.mark.parametrize("kind", ["transformer", "eager", "compiled"])
+@pytest.mark.parametrize("kind", ["transformer", "eager", "compiled", "n-grams"])
 def test_a_text_is_the_same_alone_and_among_31_others(kind: str) -> None:
     rows = [row(n, 3 + 7 * n % 23, tokens=4 + n % 9, temperature=(0.0, 0.7, 1.0)[n % 3]) for n in range(32)]
     engine = Engine(slots(kind, count=5))  # most of them have to wait
@@ -84,7 +89,7 @@ def test_a_text_is_the_same_alone_and_among_31_others(kind: str) -> None:
     assert engine.load == (0, 0)
 
 
-@pytest.mark.parametrize("kind", ["eager", "compiled"])
+@pytest.mark.parametrize("kind", ["eager", "compiled", "n-grams"])
 def test_what_begins_alike_is_read_once(kind: str) -> None:
     begin = prompt(99, 2 * PIECE + 17)
     engine = Engine(slots(kind, count=3))
