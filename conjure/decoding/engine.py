@@ -25,7 +25,7 @@ from conjure.decoding.rows import Row, choose
 from conjure.nn.cache import Cache
 
 PIECE = 128
-"""Tokens of a prompt that are read in one step: so long the others wait for it."""
+"""Tokens of prompts that are read in one step: so long the others wait for it."""
 WORTH = 8
 """Fewer tokens that begin alike are read anew: finding them a place costs as much."""
 
@@ -96,6 +96,10 @@ class _Seat:
     out: deque[tuple[int, str]] = field(default_factory=deque)
     error: Exception | None = None
 
+    @property
+    def unread(self) -> int:
+        return len(self.row.known) - self.read
+
 
 class Engine:
     """Texts on the places of `slots`; more of them wait, in the order they came. One thread at a time."""
@@ -143,7 +147,8 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """A token for every text under way, and a piece of the first prompt that is not read yet."""
+        """A token for every text under way, and a piece of the first prompt that is not read yet, with what fits beside
+        it of the next ones. Where a prompt is cut does not depend on the others: sums would be ordered otherwise."""
         self.steps += 1
         if self._live:
             seats = list(self._live)
@@ -151,8 +156,9 @@ class Engine:
             self._drawn(seats, logits_BV)
         while self._waiting and self._free:
             self._seated(self._waiting.popleft())
-        if self._arriving:
-            self._read(self._arriving[0])
+        room = PIECE
+        while self._arriving and (room == PIECE or self._arriving[0].unread <= room):
+            room -= self._read(self._arriving[0])
 
     # ---------------------------------------------------------------- inside
     def _check(self, row: Row) -> None:
@@ -186,7 +192,8 @@ class Engine:
         self.reused += length
         self._arriving.append(seat)
 
-    def _read(self, seat: _Seat) -> None:
+    def _read(self, seat: _Seat) -> int:
+        """Reads the next piece; how many tokens that were."""
         prompt = seat.row.known
         piece = prompt[seat.read : seat.read + PIECE]
         logits_V = self.slots.read(seat.place, piece)
@@ -195,6 +202,7 @@ class Engine:
             self._arriving.popleft()
             self._live.append(seat)
             self._drawn([seat], logits_V[None])
+        return len(piece)
 
     def _drawn(self, seats: Sequence[_Seat], logits_BV: Tensor) -> None:
         """The next token of each, by its own settings; an error ends the one text it belongs to."""

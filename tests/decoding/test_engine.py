@@ -106,6 +106,17 @@ def test_what_begins_alike_is_read_once(kind: str) -> None:
     assert [token for token, _ in tokens] == alone(kind, row(4, 3, later[0].known))
 
 
+def test_short_prompts_are_read_together_as_far_as_a_piece_goes() -> None:
+    engine = Engine(slots("compiled"))
+    streams = [engine.stream(row(n, PIECE // 4)) for n in range(6)]
+    begun: dict[int, int] = {}
+    for _ in range(4):
+        for number, stream in enumerate(streams):
+            if next(stream) is not None:
+                begun.setdefault(number, engine.steps)
+    assert begun == {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2}
+
+
 def test_prompts_are_read_in_pieces_between_the_steps_of_others() -> None:
     engine = Engine(slots("compiled", capacity=700))
     quick, slow = engine.stream(row(1, 4, tokens=10)), engine.stream(row(2, 3 * PIECE + 1, tokens=2))
