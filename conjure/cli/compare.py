@@ -174,7 +174,8 @@ def _reference(name: str, extract: Extractor | None) -> np.ndarray:
         return taken(SmallPictures(name, "test").pixels_NHWC[:REFERENCES])  # type: ignore[arg-type]
     folder = Path(name)
     paths = [path for path in sorted(folder.iterdir()) if path.is_file()] if folder.is_dir() else []
-    pictures = [media.read(path, "image") for path in paths if path.suffix.lower() in media.kinds.SUFFIXES]
+    pictures = [media.read(path, "image") for path in paths
+                if media.kinds.SUFFIXES.get(path.suffix.lower()) == "image"]
     rows = [taken(picture.rgb()[None]) for picture in pictures[:REFERENCES] if isinstance(picture, Image)]
     if not rows:
         known = ", ".join(SHAPES)

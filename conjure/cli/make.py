@@ -136,8 +136,9 @@ def _planned(wish: Asked, chosen: Flags) -> Plan:
     from conjure.tasks.make import plan
 
     return plan(
-        *wish.inputs, to=wish.edges[-1].output, model=chosen.model, task=chosen.task or wish.edges[-1].task,
-        seed=chosen.seed, count=chosen.count, **wish.options(),
+        *wish.inputs, to=chosen.to or wish.edges[-1].output, output=None if chosen.output == "-" else chosen.output,
+        model=chosen.model, task=chosen.task or wish.edges[-1].task, seed=chosen.seed, count=chosen.count,
+        **wish.options(),
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from conjure.core.errors import ConjureError
 
 TEXT_BYTES = "CONJURE_MAX_TEXT_BYTES"
 PIXELS = "CONJURE_MAX_PIXELS"
+SECONDS = "CONJURE_MAX_SECONDS"
 
-_DEFAULTS = {TEXT_BYTES: 64 << 20, PIXELS: 100_000_000}
+_DEFAULTS = {TEXT_BYTES: 64 << 20, PIXELS: 100_000_000, SECONDS: 7_200}
 
 
 def bound(variable: str) -> int:

@@ -1,11 +1,13 @@
 """Whisper: an encoder-decoder that hears thirty seconds of sound and writes what was said (Radford et al. 2022, arXiv
 2212.04356).
 
-Legend: B rows, F frames of 10 ms, M frames of 20 ms, T tokens, D width, V vocabulary.
+Legend: B rows, F frames of 10 ms, M frames of 20 ms, T tokens, D width, H chosen heads, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from conjure.core.errors import ConjureError
 from conjure.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig, Reading
 from conjure.models.speech_tower import Conv1d
-from conjure.models.transformer import TransformerConfig
+from conjure.models.transformer import CrossAttention, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +86,29 @@ class Whisper(nn.Module):
     def reading(self, input_features: Tensor) -> Reading:
         """The decoder with the sound heard: what can be decoded."""
         return self.pair.reading(embedded=self.embedded(input_features))
+
+    def attention(
+        self, memory_BMD: Tensor, ids_BT: Tensor, heads: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """What the (layer, head) pairs look at while these tokens are read: weights float32 `[B, H, T, M]`, in the
+        order of `heads`; and the logits `[B, T, V]` after each token."""
+        layers = dict[int, Tensor]()
+
+        def note(cross: CrossAttention, given: tuple[Tensor, Any]) -> None:
+            q_BHTC = cross.q(given[0]).unflatten(-1, (cross.config.heads, cross.config.width)).transpose(1, 2)
+            k_BHMC, _ = cross.read(memory_BMD)
+            chosen = [head for layer, head in heads if layer == cross.layer]
+            scores = q_BHTC[:, chosen] @ k_BHMC[:, chosen].mT * cross.scale
+            layers[cross.layer] = scores.float().softmax(-1)
+
+        crosses = [each for each in self.pair.decoder.modules() if isinstance(each, CrossAttention)]
+        with ExitStack() as hooks:
+            for layer in {layer for layer, _ in heads}:
+                hooks.callback(crosses[layer].register_forward_pre_hook(note).remove)
+            x_BTD = self.pair.decoder.hidden(ids_BT, memory=memory_BMD)
+        taken = dict.fromkeys(layers, 0)
+        found = []
+        for layer, _ in heads:
+            found.append(layers[layer][:, taken[layer]])
+            taken[layer] += 1
+        return torch.stack(found, dim=1), self.pair.decoder.logits(x_BTD)

@@ -9,7 +9,20 @@ from typing import Any
 from fastapi import FastAPI, Request
 
 from conjure.core.version import __version__
-from conjure.serve import chat, completions, errors, handbook, images, jobs, making, messages, models, past, responses
+from conjure.serve import (
+    audio,
+    chat,
+    completions,
+    errors,
+    handbook,
+    images,
+    jobs,
+    making,
+    messages,
+    models,
+    past,
+    responses,
+)
 from conjure.serve import metrics as counters
 from conjure.serve.guard import Guard
 from conjure.serve.idempotency import Idempotent
@@ -38,7 +51,7 @@ def build(settings: Settings) -> FastAPI:
     app.add_middleware(Idempotent)  # type: ignore[arg-type]
     app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
     app.add_middleware(Metered)  # type: ignore[arg-type]  # the last is the first that a request meets
-    for part in (models, making, jobs, images, chat, completions, messages, responses, past, counters, handbook):
+    for part in (models, making, jobs, images, audio, chat, completions, messages, responses, past, counters, handbook):
         app.include_router(part.router)
 
     @app.get("/health")

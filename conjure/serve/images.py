@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from pydantic import BaseModel, ConfigDict, Field
 
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview
@@ -22,6 +20,7 @@ from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.making import EITHER, STREAM, Made, Previews, made, planned_for, working
 from conjure.serve.sampling import refused
 from conjure.serve.state import Server, server
+from conjure.serve.uploads import checked, form, shape
 from conjure.serve.wire import HEARTBEAT, TYPES, Room, file_bytes, medium, sse, suffix_for
 from conjure.serve.worker import Ticket
 from conjure.tasks.make import record
@@ -34,6 +33,8 @@ TAKEN: dict[str, Container[Any]] = {
     "output_compression": (100, "100"),
 }  # fmt: skip
 """Documented parameters that are taken only where they ask for what is done anyway."""
+
+FILES = ("image", "mask")
 
 router = APIRouter()
 
@@ -62,15 +63,7 @@ async def generations(asked: Asked, request: Request) -> Response:
     return await _answered(request, asked, [asked.prompt], "draw" if not asked.model else "", {}, "image_generation")
 
 
-def _shape(*needed: str) -> dict[str, Any]:
-    """A form in the OpenAPI document, which the framework cannot see for itself."""
-    file = {"type": "string", "format": "binary"}
-    fields = Asked.model_json_schema()["properties"]
-    schema = {"type": "object", "required": list(needed), "properties": {"image": file, "mask": file} | fields}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-@router.post("/v1/images/edits", responses=EITHER, openapi_extra=_shape("image", "prompt"))
+@router.post("/v1/images/edits", responses=EITHER, openapi_extra=shape(Asked, FILES, ["image", "prompt"]))
 async def edits(request: Request) -> Response:
     """A picture changed as the prompt says, where a mask allows it: transparent pixels of the mask may change."""
     asked, pictures, mask = await _form(request)
@@ -83,7 +76,7 @@ async def edits(request: Request) -> Response:
     return await _answered(request, asked, inputs, "inpaint" if mask is not None else "edit", options, "image_edit")
 
 
-@router.post("/v1/images/variations", responses=EITHER, openapi_extra=_shape("image"))
+@router.post("/v1/images/variations", responses=EITHER, openapi_extra=shape(Asked, FILES, ["image"]))
 async def variations(request: Request) -> Response:
     """The same picture, drawn again."""
     asked, pictures, _ = await _form(request)
@@ -205,35 +198,17 @@ def _sides(done: Made) -> str:
 
 
 async def _form(request: Request) -> tuple[Asked, list[Any], Any]:
-    """A multipart form: the plain fields, the pictures, the mask. Arrays come as `image` or `image[]`."""
-    limits = server(request).settings.limits
-    room = Room(limits)
-    try:
-        async with request.form(max_files=limits.files, max_fields=100, max_part_size=limits.body_bytes) as form:
-            fields: dict[str, Any] = {}
-            pictures, mask = [], None
-            for name, value in form.multi_items():
-                name = name.removesuffix("[]")
-                if not isinstance(value, UploadFile):
-                    if name in fields:
-                        raise ApiError(400, f"{name}: expected it once, it came again", param=name)
-                    fields[name] = value
-                elif name == "image":
-                    picture = await asyncio.to_thread(_picture, await value.read(), name)
-                    pictures.append(room.take(picture, name))
-                elif name == "mask":
-                    mask = room.take(await asyncio.to_thread(_picture, await value.read(), name), name)
-                else:
-                    raise ApiError(400, f"unknown parameter: {name}", param=name, code="unknown_parameter")
-        return Asked(**fields), pictures, mask
-    except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(map(str, first["loc"]))
-        raise ApiError(400, f"{param}: {first['msg']}", param=param) from None
-    except HTTPException as error:
-        if isinstance(error, ApiError) or not str(error.detail).startswith("Too many"):
-            raise
-        raise ApiError(413, str(error.detail), code="request_too_large") from None
+    """The plain fields, the pictures, the mask."""
+    fields, files = await form(request, FILES)
+    room = Room(server(request).settings.limits)
+    pictures, mask = [], None
+    for name, data in files:
+        picture = room.take(await asyncio.to_thread(_picture, data, name), name)
+        if name == "mask":
+            mask = picture
+        else:
+            pictures.append(picture)
+    return checked(Asked, fields), pictures, mask
 
 
 def _picture(data: bytes, param: str) -> Any:

@@ -21,7 +21,7 @@ from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, Room, event_name, medium, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.inputs import FILE, LOCAL
+from conjure.tasks.inputs import FILE, LOCAL, SOUND_FILE
 from conjure.tasks.make import Plan, plan, record
 from conjure.tasks.table import Edge, everything, resolve
 
@@ -149,7 +149,7 @@ def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
     fields = getattr(resolve(edge).Options, "__pydantic_fields__", {})
     for name, field in fields.items():
         extra = field.json_schema_extra or {}
-        if extra == FILE and isinstance(given.get(name), str) and given[name]:
+        if extra in (FILE, SOUND_FILE) and isinstance(given.get(name), str) and given[name]:
             raise ApiError(400, f'options.{name}: expected a picture, {{"b64": ...}}', param=f"options.{name}")
         if extra == LOCAL and given.get(name):
             raise ApiError(400, f"options.{name}: names files of this machine, which clients may not",

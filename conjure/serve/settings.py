@@ -20,6 +20,8 @@ class Limits:
     files: int = 16
     pixels: int = 50_000_000
     """Of all pictures of one request together."""
+    sound_seconds: int = 7200
+    """Of all sounds of one request together."""
     characters: int = 4 * MIB
     """Of all texts of one request together."""
     texts: int = 512

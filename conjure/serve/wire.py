@@ -13,7 +13,7 @@ from conjure import media
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Preview, Progress, Result, Warn
 from conjure.core.provenance import Record
-from conjure.media.bounds import PIXELS, TEXT_BYTES
+from conjure.media.bounds import PIXELS, SECONDS, TEXT_BYTES
 from conjure.media.kinds import SUFFIXES, writable
 from conjure.serve.errors import ApiError
 from conjure.serve.settings import Limits
@@ -22,7 +22,9 @@ from conjure.serve.worker import Waiting
 TYPES = {
     ".txt": "text/plain; charset=utf-8", ".md": "text/markdown; charset=utf-8", ".json": "application/json",
     ".py": "text/x-python; charset=utf-8", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
-    ".webp": "image/webp",
+    ".webp": "image/webp", ".srt": "application/x-subrip; charset=utf-8", ".vtt": "text/vtt; charset=utf-8",
+    ".wav": "audio/wav", ".flac": "audio/flac", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".opus": "audio/ogg",
+    ".mid": "audio/midi", ".midi": "audio/midi",
 }  # fmt: skip
 """Suffix -> media type of what is written."""
 _DATA = re.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w=.+-]+)*;base64,")
@@ -131,15 +133,16 @@ def medium(data: bytes, param: str) -> Any:
     try:
         return media.read(data)
     except ConjureError as error:
-        large = PIXELS in error.hint or TEXT_BYTES in error.hint
+        large = any(bound in error.hint for bound in (PIXELS, SECONDS, TEXT_BYTES))
         raise ApiError(413 if large else 400, f"{param}: {error.message}", param=param) from None
 
 
 class Room:
-    """For the pictures of one request, which are small as long as they are packed, and for its texts."""
+    """For the pictures and sounds of one request, which are small as long as they are packed, and for its texts."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._pixels, self._characters = limits, limits.pixels, limits.characters
+        self._seconds = float(limits.sound_seconds)
 
     def take(self, medium: Any, param: str) -> Any:
         """The medium, counted; 413 where all of a kind together have become too large."""
@@ -147,6 +150,11 @@ class Room:
             self._pixels -= medium.width * medium.height
         elif medium.kind == "text":
             self._characters -= len(str(medium))
+        elif medium.kind == "audio":
+            self._seconds -= medium.seconds
+        if self._seconds < 0:
+            most = f"sound of at most {self._limits.sound_seconds:,} seconds"
+            raise ApiError(413, f"{param}: expected {most} together", param=param)
         if self._pixels < 0:
             most = f"pictures of at most {self._limits.pixels:,} pixels"
             raise ApiError(413, f"{param}: expected {most} together", param=param)

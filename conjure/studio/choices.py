@@ -13,7 +13,7 @@ from conjure.tasks import table
 from conjure.tasks.abilities import abilities, is_public
 from conjure.tasks.table import Edge
 
-NAMES = {"image": "a picture", "text": "a text"}
+NAMES = {"image": "a picture", "text": "a text", "audio": "a sound", "music": "a piece of music"}
 """Kind of medium -> what people call it."""
 HEAD_BYTES = 64
 """Of a file, enough to see what it is."""

@@ -30,8 +30,8 @@ _FLAG = re.compile(r"--([a-z][a-z-]*)")
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One option. `kind` is "whole", "number", "switch", "text", "choice", "choices", "lines" or "picture"; `low` and
-    `high` are None where there is no such bound; `empty` says that nothing may stand there."""
+    """One option. `kind` is "whole", "number", "switch", "text", "choice", "choices", "lines", "picture" or "sound";
+    `low` and `high` are None where there is no such bound; `empty` says that nothing may stand there."""
 
     name: str
     kind: str
@@ -111,6 +111,10 @@ def component(field: Field, value: Any, prefix: str = "option") -> Any:
         return gr.Textbox(value if isinstance(value, str) else "\n".join(value or ()), lines=1, max_lines=4, **said)
     if field.kind == "text":
         return gr.Textbox(str(value or ""), lines=1, max_lines=4, **about)
+    if field.kind == "sound":
+        del about["info"]
+        return gr.Audio(type="filepath", sources=["upload", "microphone"],
+                        **{**about, "label": f"{field.label}: {field.help}".removesuffix(": ")})  # fmt: skip
     if field.kind == "picture":
         del about["info"]
         return gr.Image(type="filepath", image_mode=None, sources=["upload", "clipboard"], height=180, buttons=[],
@@ -133,7 +137,7 @@ def _field(name: str, its: Mapping[str, Any]) -> Field:
     kind, items = main.get("type", "string"), main.get("items", {})
     choices = main.get("enum") or ([main["const"]] if "const" in main else items.get("enum", ()))
     if its.get("file"):
-        kind = "picture"
+        kind = "sound" if its["file"] == "audio" else "picture"
     elif kind == "array":
         kind = "choices" if choices else "lines"
     elif choices:

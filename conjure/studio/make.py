@@ -62,7 +62,7 @@ class _Make:
                                  info="What should it be? Ctrl+Enter makes it.")  # fmt: skip
         with gr.Row(elem_classes=["row-wrap", "tight"]):
             self.examples = [gr.Button(text, size="sm", min_width=60, elem_classes="example") for text in EXAMPLES[1:]]
-        self.files = gr.File(label="Files to start from: pictures, texts", file_count="multiple", height=110,
+        self.files = gr.File(label="Files to start from: pictures, texts, sounds", file_count="multiple", height=110,
                              elem_id="make-files")  # fmt: skip
         with gr.Row(elem_classes="tight"):
             self.output = gr.Dropdown([("a picture", "image")], value="image", label="Get", elem_id="make-output",
@@ -85,6 +85,7 @@ class _Make:
                                   buttons=["fullscreen"], interactive=False, show_label=False)  # fmt: skip
         self.text = gr.Textbox(label="Result", lines=10, max_lines=24, buttons=["copy"], visible=False,
                                elem_id="make-text", interactive=False)  # fmt: skip
+        self.sound = gr.Audio(label="Result", visible=False, interactive=False, type="filepath", elem_id="make-sound")
         self.which = gr.Radio([], label="Which result", visible=False, elem_id="make-which")
         with gr.Row(elem_classes=["row-wrap", "tight"], visible=False) as self.actions:
             self.use = gr.Button("Use as input", size="md", min_width=90, elem_id="make-use")
@@ -102,7 +103,7 @@ class _Make:
         self.model.input(lambda *chosen: chosen, [*asked, self.model], [self.wanted], **QUIET)
         for button in self.examples:
             button.click(lambda text: text, [button], [self.prompt], **QUIET)
-        showing_now = [self.status, self.gallery, self.text, self.which, self.actions, self.how, self.facts,
+        showing_now = [self.status, self.gallery, self.text, self.sound, self.which, self.actions, self.how, self.facts,
                        self.download, self.results, self.chosen, self.stop]  # fmt: skip
         follow = self.current.change(self._follow, [self.current], showing_now, **QUIET)
         given = [self.files, self.prompt, *asked, self.model, self.count, self.seed, self.locked, self.options]
@@ -111,7 +112,7 @@ class _Make:
             button.click(begin, given, begun, cancels=[follow], **QUIET)
         self.stop.click(self._cancel, [self.current], [self.status], **QUIET)
         picked = [self.results, self.chosen]
-        selected = [self.chosen, self.text, self.facts, self.download]
+        selected = [self.chosen, self.text, self.sound, self.facts, self.download]
         self.gallery.select(self._pick_picture, [self.results], selected, **QUIET)
         self.which.input(self._pick_text, [self.results, self.which], selected, **QUIET)
         self.use.click(self._use, picked, [self.files], **QUIET)
@@ -274,11 +275,11 @@ class _Make:
                 yield notice(stage.end) if stage.end else status(stage)
 
 
-# -- the right side: status, gallery, text, which, actions, how, facts, download, results, chosen, cancel ------------
+# -- the right side: status, gallery, text, sound, which, actions, how, facts, download, results, chosen, cancel ------
 
 
 def _skipped() -> list[Any]:
-    return [gr.skip()] * 11
+    return [gr.skip()] * 12
 
 
 def _going(stage: Stage) -> list[Any]:
@@ -289,29 +290,35 @@ def _going(stage: Stage) -> list[Any]:
         so_far = [gr.Gallery(visible=False), gr.Textbox(stage.written, visible=True)]
     elif picture is not None:
         so_far = [gr.Gallery([(picture, "so far")], visible=True, columns=1), gr.Textbox(visible=False)]
-    return [status(stage), *so_far, *[gr.skip()] * 7, gr.Button(interactive=not stage.over)]
+    return [status(stage), *so_far, *[gr.skip()] * 8, gr.Button(interactive=not stage.over)]
 
 
 def _made(line: str, shown: Sequence[Shown]) -> list[Any]:
     """What came of it."""
     pictures = [(each.path, each.caption) for each in shown if each.kind == "image"]
     texts = [each for each in shown if each.kind == "text"]
+    sounds = [each for each in shown if each.kind == "audio"]
+    heard = len(shown) if texts or sounds else 0
     return [
         line,
-        gr.Gallery(pictures, visible=not texts, columns=1 if len(pictures) == 1 else 2, selected_index=None),
+        gr.Gallery(pictures, visible=bool(pictures) or not shown, columns=1 if len(pictures) == 1 else 2,
+                   selected_index=None),
         gr.Textbox(texts[0].text if texts else "", visible=bool(texts)),
-        gr.Radio([(str(k + 1), k) for k in range(len(texts))], value=0 if texts else None, visible=len(texts) > 1),
-        gr.Row(visible=bool(shown)), gr.Accordion(visible=bool(shown)), showing.facts(shown[0]) if shown else "",
+        gr.Audio(sounds[0].path if sounds else None, visible=bool(sounds)),
+        gr.Radio([(str(k + 1), k) for k in range(heard)], value=0 if heard else None, visible=heard > 1),
+        gr.Row(visible=bool(shown)), gr.Accordion(visible=bool(shown)),
+        showing.facts(shown[0]) if shown else "",
         gr.DownloadButton(value=shown[0].path if shown else None), list(shown), 0, gr.Button(interactive=False),
     ]  # fmt: skip
 
 
 def _picked(results: Sequence[Shown], index: int) -> list[Any]:
-    """(chosen, text, facts, download) of one of several."""
+    """(chosen, text, sound, facts, download) of one of several."""
     if index >= len(results):
-        return [gr.skip()] * 4
+        return [gr.skip()] * 5
     chosen = results[index]
-    return [index, chosen.text, showing.facts(chosen), gr.DownloadButton(value=chosen.path)]
+    sound = chosen.path if chosen.kind == "audio" else None
+    return [index, chosen.text, sound, showing.facts(chosen), gr.DownloadButton(value=chosen.path)]
 
 
 def _note(target: str, field: str) -> Callable[[Any, dict[str, Any]], None]:

@@ -19,14 +19,14 @@ from conjure.core.errors import ConjureError
 from conjure.core.history import Entry, History
 from conjure.serve.state import Server
 from conjure.studio import showing
-from conjure.studio.following import notice, said, status
-from conjure.studio.make import QUIET
+from conjure.studio.choices import name
+from conjure.studio.following import QUIET, notice, said, status
 
 ROWS = 24
 """Results of one page."""
 THUMB = 224
 """Longer side of a thumbnail in pixels."""
-KINDS = (("everything", ""), ("pictures", "image"), ("texts", "text"))
+KINDS = (("everything", ""), ("pictures", "image"), ("texts", "text"), ("sounds", "audio"), ("music", "music"))
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class _Past:
     def _detail(self) -> None:
         self.picture = gr.Image(label="Result", interactive=False, height=300, buttons=["fullscreen"],
                                 elem_id="past-picture", type="filepath", alt_text="the chosen result")  # fmt: skip
+        self.sound = gr.Audio(label="Result", interactive=False, visible=False, type="filepath", elem_id="past-sound")
         self.text = gr.Textbox(label="Result", lines=8, max_lines=18, buttons=["copy"], interactive=False,
                                elem_id="past-text")  # fmt: skip
         with gr.Row(elem_classes=["row-wrap", "tight"]):
@@ -92,7 +93,8 @@ class _Past:
         changed = [self.words.change, self.kind.input, self.model.input, tab.select]
         gr.on(changed, self._list, asked, listed, trigger_mode="always_last", **QUIET)
         self.more.click(self._older, [*asked, self.thumbs], listed, **QUIET)
-        detail = [self.number, self.side, self.picture, self.text, self.facts, self.download, self.sure, self.status]
+        detail = [self.number, self.side, self.picture, self.sound, self.text, self.facts, self.download, self.sure,
+                  self.status]  # fmt: skip
         self.gallery.select(self._choose, [self.thumbs], detail, **QUIET)
         self.use.click(self._use, [self.number], [files, tabs, self.status], **QUIET)
         self.remake.click(self._remake, [self.number], [self.status], **QUIET)
@@ -129,18 +131,19 @@ class _Past:
     async def _choose(self, thumbs: list[Thumb], event: gr.SelectData) -> Any:
         index = int(event.index or 0)
         if index >= len(thumbs):
-            return [gr.skip()] * 8
+            return [gr.skip()] * 9
         return await asyncio.to_thread(self._chosen, thumbs[index].number)
 
     def _chosen(self, number: int) -> list[Any]:
         try:
             shown = self._shown(number)
         except ConjureError as error:
-            return [0, gr.Column(visible=False), *[gr.skip()] * 5, notice(said(error), wrong=True)]
-        is_text = shown.kind == "text"
+            return [0, gr.Column(visible=False), *[gr.skip()] * 6, notice(said(error), wrong=True)]
+        picture, sound = (shown.path if shown.kind == kind else None for kind in ("image", "audio"))
         return [
-            number, gr.Column(visible=True), gr.Image(None if is_text else shown.path, visible=not is_text),
-            gr.Textbox(shown.text, visible=is_text), showing.facts(shown), gr.DownloadButton(value=shown.path),
+            number, gr.Column(visible=True), gr.Image(picture, visible=picture is not None),
+            gr.Audio(sound, visible=sound is not None), gr.Textbox(shown.text, visible=shown.kind == "text"),
+            showing.facts(shown), gr.DownloadButton(value=shown.path),
             gr.Column(visible=False), notice(""),
         ]  # fmt: skip
 
@@ -193,7 +196,8 @@ def _thumb(history: History, entry: Entry) -> Thumb:
     first = " ".join(entry.prompt.split())[:60] or entry.task
     try:
         data = history.file(entry).read_bytes()
-        small = _card(data.decode("utf-8", "replace")) if entry.kind == "text" else _small(data)
+        said = data.decode("utf-8", "replace") if entry.kind == "text" else f"{name(entry.kind)}: {entry.prompt}"
+        small = _small(data) if entry.kind == "image" else _card(said)
         path = showing.placed(small, f"{entry.digest[:16]}-small.png")
     except (ConjureError, OSError, ValueError):  # its bytes are gone, or no picture any more
         path = showing.placed(_card("(its bytes are gone)"), "gone-small.png")

@@ -73,6 +73,8 @@ def abilities(path: Path) -> tuple[str, ...]:
         return next((does for ending, does in HEADS.items() if name.endswith(ending)), ("embed",))
     if family.kind == "decoder":
         return ("classify",) if name.endswith("ForSequenceClassification") else DECODER
+    if family.kind == "speech_to_text":
+        return ("transcribe",)
     return ("embed",) if family.kind in ("contrastive", "text") else ()
 
 

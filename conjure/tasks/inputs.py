@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FILE: dict[str, Any] = {"file": "image"}
 """Marks a field of an Options class (`json_schema_extra`) whose value names a picture: a further input."""
 
+SOUND_FILE: dict[str, Any] = {"file": "audio"}
+"""The same for a sound: `--voice sample.wav`."""
+
 LOCAL: dict[str, Any] = {"local": True}
 """Marks one whose value names files or models of this machine: clients of the server may not set it."""
 
@@ -92,7 +95,8 @@ def attached(
     """
     named = [name for name in _files(kind) if options.get(name) not in (None, "")]
     there = {each.option: each for each in given if each.option}
-    there |= {name: _picture(name, options[name]) for name in named if name not in there}
+    wanted = _files(kind)
+    there |= {name: _further(name, options[name], wanted[name]) for name in named if name not in there}
     plain = tuple(each for each in given if not each.option)
     return (*plain, *(there[name] for name in named)), {
         **options, **{name: there[name].name or name for name in named}
@@ -124,15 +128,18 @@ def moving(picture: Image) -> Iterator[Event]:
         yield Warn(f"the picture has {picture.frames} frames: the first is used")
 
 
-def _files(kind: type[Any]) -> list[str]:
+def _files(kind: type[Any]) -> dict[str, str]:
+    """The options that name files, and the kind of medium each of them takes."""
     fields = getattr(kind, "__pydantic_fields__", {})
-    return [name for name, field in fields.items() if field.json_schema_extra == FILE]
+    return {name: field.json_schema_extra["file"] for name, field in fields.items()
+            if field.json_schema_extra in (FILE, SOUND_FILE)}  # fmt: skip
 
 
-def _picture(name: str, value: Any) -> Given:
+def _further(name: str, value: Any, kind: str) -> Given:
     given = understand(Path(value) if isinstance(value, str) else value)
-    if given.kind != "image":
-        raise ConjureError(f"--{name}: expected a picture, {given.name or 'this'} is {given.kind}")
+    if given.kind != kind:
+        wanted = {"image": "a picture", "audio": "a sound"}[kind]
+        raise ConjureError(f"--{name}: expected {wanted}, {given.name or 'this'} is {given.kind}")
     return replace(given, option=name)
 
 

@@ -59,5 +59,4 @@ def _written(path: Path) -> bytes | None:
 
 def _file(medium: Any) -> tuple[bytes, str]:
     """A medium as a file that loses nothing."""
-    suffix = writable(medium.kind)[0]
-    return media.encode(medium, suffix), suffix
+    return media.lossless(medium)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from conjure.core import shelf
 from conjure.core.config import to_dict
@@ -104,9 +104,19 @@ def plan(
         inputs=given,
         edges=edges,
         models=models,
-        options=check(last, resolve(last).Options, options),
+        options=check(last, resolve(last).Options, _laid_out(last, options, output or to)),
         seeds=tuple(range(first, first + count)),
     )
+
+
+def _laid_out(edge: Edge, options: Mapping[str, Any], wanted: str | Path | None) -> dict[str, Any]:
+    """An option `format` is that of the file, unless it is named. In .json a text comes with all else (`filed`)."""
+    field = getattr(resolve(edge).Options, "__pydantic_fields__", {}).get("format")
+    suffix = Path(wanted or "").suffix or f".{wanted or ''}"
+    name = suffix.lower().removeprefix(".")
+    if field is None or "format" in options or name == "json" or name not in get_args(field.annotation):
+        return dict(options)
+    return {**options, "format": name}
 
 
 def way(

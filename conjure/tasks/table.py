@@ -211,6 +211,15 @@ TABLE: tuple[Edge, ...] = (
             ("embed", "embed:Embed", "makes a vector of a text, compares several", True),
         )
     ),
+    Edge(
+        ("audio",),
+        "text",
+        "transcribe",
+        "conjure.tasks.speech_to_text:Transcribe",
+        "",
+        "writes what is said, and when",
+        public=True,
+    ),
 )
 
 

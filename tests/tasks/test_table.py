@@ -12,8 +12,8 @@ from conjure.core.errors import ConjureError
 from conjure.tasks import table
 from conjure.tasks.table import TABLE, Edge, find, named, path
 
-HEAR = Edge(("audio",), "text", "transcribe", "speech.hearing:Hear", "starter/ear", "writes down what is said")
-SPEAK = Edge(("text",), "audio", "speak", "speech.voice:Speak", "starter/voice", "says it")
+WATCH = Edge(("dance",), "text", "describe", "ballet.watching:Watch", "starter/eye", "writes down the steps")
+PERFORM = Edge(("text",), "dance", "perform", "ballet.dancing:Dance", "starter/dancer", "dances it")
 ANIMATE = Edge(("image",), "video", "animate", "film.motion:Animate", "starter/motion", "moves it")
 EDIT = Edge(("image", "text"), "image", "retouch", "paint.edit:Edit", "starter/edit", "does what it is told")
 
@@ -21,9 +21,9 @@ EDIT = Edge(("image", "text"), "image", "retouch", "paint.edit:Edit", "starter/e
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four edges of another package, one entry alone and one of three."""
-    monkeypatch.setattr(sys.modules[__name__], "MORE", [SPEAK, ANIMATE, EDIT], raising=False)
+    monkeypatch.setattr(sys.modules[__name__], "MORE", [PERFORM, ANIMATE, EDIT], raising=False)
     entries = EntryPoints(
-        [EntryPoint("a", f"{__name__}:HEAR", table.GROUP), EntryPoint("b", f"{__name__}:MORE", table.GROUP)]
+        [EntryPoint("a", f"{__name__}:WATCH", table.GROUP), EntryPoint("b", f"{__name__}:MORE", table.GROUP)]
     )
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries.select(group=group))
     real = table.plugins
@@ -57,15 +57,15 @@ def test_an_edge_is_found_by_kinds_and_by_task() -> None:
 
 def test_plugins_are_asked_on_a_miss_only(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find(["image", "text"], "image", "retouch") is EDIT
-    assert find(["audio"], "text") is HEAR
-    assert named("hearing") is HEAR
+    assert find(["dance"], "text") is WATCH
+    assert named("watching") is WATCH
     monkeypatch.setattr(table, "plugins", lambda: pytest.fail("the table had it"))
     assert find(["text"], "image").task == "draw"
 
 
 def test_the_path_with_the_fewest_edges(plugins: None) -> None:
-    assert [edge.task for edge in path(["audio"], "image")] == ["transcribe", "draw"]
-    assert [edge.task for edge in path(["audio"], "video")] == ["transcribe", "draw", "animate"]
+    assert [edge.task for edge in path(["dance"], "image")] == ["describe", "draw"]
+    assert [edge.task for edge in path(["dance"], "video")] == ["describe", "draw", "animate"]
     assert [edge.task for edge in path(["text"], "video")] == ["draw", "animate"]
     assert [edge.task for edge in path(["text"], "image", "reconstruct")] == ["draw", "reconstruct"]
     assert [edge.task for edge in path(["text"], "text")] == ["continue"]
@@ -75,7 +75,7 @@ def test_the_path_with_the_fewest_edges(plugins: None) -> None:
     ("inputs", "output", "task", "message", "hint"),
     [
         (["video"], "image", None, "no way leads from video to image", "possible are"),
-        (["text"], "shape", None, "no way leads from text to shape", "text can become text, image, audio"),
+        (["text"], "shape", None, "no way leads from text to shape", "text can become text, image, dance"),
         (["text", "text"], "image", None, "no way leads from text + text to image", "text + text can become text"),
         (["text", "video"], "image", None, "no way leads from text + video to image", "possible are"),
         (["text"], "image", "drow", "no task is called 'drow'", "did you mean 'draw'?"),
