@@ -19,8 +19,7 @@ from conjure.core.events import Progress
 from conjure.core.files import size
 from conjure.core.shelf import ModelInfo
 from conjure.serve.state import Server
-from conjure.studio.following import BEAT, following, notice, said, status
-from conjure.studio.make import QUIET
+from conjure.studio.following import BEAT, QUIET, following, notice, said, status
 
 CARD_BYTES = 64 << 10
 """Of a card, so much is shown."""
