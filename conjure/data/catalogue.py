@@ -40,6 +40,7 @@ class DataSet:
     origins: tuple[Origin, ...] = ()
     listed: str = ""  # instead of origins: the address below which the files of origins/NAME.tsv lie
     instead: str = ""  # no single origin: the set to use instead
+    by_hand: str = ""  # nobody states a licence for the files: where people find them themselves
 
 
 _DEBIAN = "https://deb.debian.org/debian/pool/main/"
@@ -289,6 +290,15 @@ CATALOGUE: tuple[DataSet, ...] = (
         ship=False,
         holds="train/CLASS/NUMBER.jpg, in a .zip",
         instead="cifar10",
+    ),
+    DataSet(
+        "jsb_chorales",
+        "chorales by J. S. Bach in four voices at sixteenths, in the parts of Boulanger-Lewandowski et al. (2012)",
+        "music in the public domain, none stated for the files",
+        "J. S. Bach; czhuang/JSB-Chorales-dataset, after Moray Allan and Christopher Williams",
+        ship=False,
+        holds="Jsb16thSeparated.json (or .train_valid.json, without the test part), plain or .gz",
+        by_hand="https://github.com/czhuang/JSB-Chorales-dataset",
     ),
 )
 

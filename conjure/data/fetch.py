@@ -62,7 +62,7 @@ def get(name: str, on_progress: OnProgress | None = None) -> Path:
     if found := available(name):
         return found
     entry = find(name)
-    if entry.instead:
+    if entry.instead or entry.by_hand:
         raise ConjureError(f"the data set '{name}' has no origin to fetch it from", hint=_how_to_get(entry))
     if offline():
         raise ConjureError(
@@ -89,6 +89,8 @@ def _how_to_get(entry: DataSet) -> str:
     if entry.instead:
         other = entry.instead
         return f"use '{other}' (conjure data get {other}), or name a folder that holds it in CONJURE_DATA"
+    if entry.by_hand:
+        return f"take it from {entry.by_hand} into a folder {entry.name}, and name the folder above in CONJURE_DATA"
     return f"conjure data get {entry.name}"
 
 

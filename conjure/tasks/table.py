@@ -220,6 +220,16 @@ TABLE: tuple[Edge, ...] = (
         "writes what is said, and when",
         public=True,
     ),
+    Edge(("text",), "music", "compose", "conjure.tasks.music:Compose", "", "composes in four voices what a text says"),
+    *(
+        Edge(("music",), "music", task, f"conjure.tasks.music:{target}", "", summary)
+        for task, target, summary in (
+            ("harmonise", "Harmonise", "gives a melody three more voices"),
+            ("continue", "Continue", "goes on with a piece in four voices"),
+            ("infill", "Infill", "writes some bars of a piece anew"),
+        )
+    ),
+    Edge(("music",), "audio", "play", "conjure.tasks.play:Play", "", "plays a piece", by_rule=True),
 )
 
 
