@@ -145,12 +145,13 @@ class _Make:
         return next((way for way in self._ways(kinds) if (way.output, way.task) == (output, task)), None)
 
     async def _open(self, kept: Any, kinds: list[str], output: str, task: str) -> Any:
-        """A page that is opened, again perhaps: its job is still there."""
+        """A page that is opened, again perhaps: its job is still there. Where nothing is kept, nothing is set:
+        whoever is quick has begun something by now."""
         kept = kept if isinstance(kept, Mapping) else {}
-        prompt = kept.get("prompt")
+        prompt, job = kept.get("prompt"), kept.get("job")
         offered = await self._offer(kinds, output, task)
-        return [prompt if isinstance(prompt, str) and prompt else EXAMPLE, str(kept.get("job") or ""), _drawn(),
-                *offered]  # fmt: skip
+        return [prompt if isinstance(prompt, str) and prompt not in ("", EXAMPLE) else gr.skip(),
+                str(job) if job else gr.skip(), _drawn(), *offered]  # fmt: skip
 
     async def _kinds(self, files: list[str] | None, prompt: str) -> list[str]:
         """Without files a prompt is expected, whether it is there yet or not."""
