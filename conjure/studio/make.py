@@ -117,8 +117,7 @@ class _Make:
         self.which.input(self._pick_text, [self.results, self.which], selected, **QUIET)
         self.use.click(self._use, picked, [self.files], **QUIET)
         self.remake.click(self._remake, picked, [self.status], **QUIET)
-        opened = [self.prompt, self.current, self.seed, self.output, self.task, self.model, self.about,
-                  self.wanted]  # fmt: skip
+        opened = [self.prompt, self.current, self.output, self.task, self.model, self.about, self.wanted]
         root = get_blocks_context()
         assert root is not None, "a page is built inside of Blocks"
         gr.on([root.root_block.load], self._open, [self.kept, *asked], opened, **QUIET)
@@ -141,8 +140,10 @@ class _Make:
             for field, component in zip(filled.fields, filled.components, strict=True):
                 component.change(_note(edge.target, field.name), [component, self.options], None, queue=False, **QUIET)
 
-    def _way(self, kinds: Sequence[str], output: str, task: str) -> Way | None:
-        return next((way for way in self._ways(kinds) if (way.output, way.task) == (output, task)), None)
+    def _way(self, kinds: Sequence[str], output: str, task: str | None) -> Way | None:
+        """The usual one where no task is chosen: whoever is quick presses Make before the choice is there."""
+        found = (way for way in self._ways(kinds) if way.output == output and task in (None, "", way.task))
+        return next(found, None)
 
     async def _open(self, kept: Any, kinds: list[str], output: str, task: str) -> Any:
         """A page that is opened, again perhaps: its job is still there. Where nothing is kept, nothing is set:
@@ -151,7 +152,7 @@ class _Make:
         prompt, job = kept.get("prompt"), kept.get("job")
         offered = await self._offer(kinds, output, task)
         return [prompt if isinstance(prompt, str) and prompt not in ("", EXAMPLE) else gr.skip(),
-                str(job) if job else gr.skip(), _drawn(), *offered]  # fmt: skip
+                str(job) if job else gr.skip(), *offered]  # fmt: skip
 
     async def _kinds(self, files: list[str] | None, prompt: str) -> list[str]:
         """Without files a prompt is expected, whether it is there yet or not."""
@@ -184,7 +185,7 @@ class _Make:
         return await self._begin(*[*before, False, options])
 
     async def _begin(
-        self, files: list[str] | None, prompt: str, kinds: list[str], output: str, task: str, model: str | None,
+        self, files: list[str] | None, prompt: str, kinds: list[str], output: str, task: str | None, model: str | None,
         count: float | None, seed: float | None, locked: bool, noted: dict[str, Any],
     ) -> Any:  # fmt: skip
         """The wish as a job. What is wrong with it is told, and nothing is begun."""
@@ -199,8 +200,8 @@ class _Make:
                 gr.Button(interactive=True))  # fmt: skip
 
     def _wish(
-        self, files: Sequence[str], prompt: str, output: str, task: str, model: str, count: float | None, seed: int,
-        noted: Mapping[str, Any],
+        self, files: Sequence[str], prompt: str, output: str, task: str | None, model: str, count: float | None,
+        seed: int, noted: Mapping[str, Any],
     ) -> Wish:  # fmt: skip
         """The wish of a page, with its files in it; `ConjureError` for what the page alone can see."""
         if not (files or prompt.strip()):
@@ -220,7 +221,7 @@ class _Make:
         known = fields(route(edge)["options"])
         there = noted.get(edge.target, {})
         values = [there.get(field.name, field.default) for field in known]
-        return Wish(inputs=parts, to=output, model=model, task=task, seed=seed, count=int(count),
+        return Wish(inputs=parts, to=output, model=model, task=way.task, seed=seed, count=int(count),
                     options=options_of(known, values))  # fmt: skip
 
     async def _follow(self, number: str) -> AsyncIterator[Any]:

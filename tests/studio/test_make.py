@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from conjure import media
 from conjure.media.image import Image
@@ -151,6 +151,25 @@ def test_a_prompt_of_html_stays_text_wherever_it_is_shown(studio: Studio, visit:
     page.wait_for_selector("#past-facts table")
     assert ATTACK in page.locator("#past-facts").inner_text()
     assert page.evaluate("window.hit") is None
+
+
+def test_who_presses_make_before_the_page_has_its_choices_gets_the_example(studio: Studio, visit: Visiting) -> None:
+    page, held = visit().page, list[Route]()
+
+    def late(route: Route) -> None:
+        opening = not held and '{"job":"","prompt":' in (route.request.post_data or "")
+        held.append(route) if opening else route.continue_()
+
+    page.route("**/gradio_api/queue/join*", late)
+    page.goto(studio.address)
+    page.click("#make-go")
+    made(page)
+    assert held and page.locator("#make-task input").input_value() == ""
+    held[0].continue_()
+    page.wait_for_function("document.querySelector('#make-task input').value === 'draw'")
+    page.locator("#make-option-steps input").wait_for()
+    expect(page.locator("#make-status")).to_contain_text("Done in")
+    assert "starter/pictograms" in how(page)
 
 
 def test_what_takes_long_can_be_cancelled(studio: Studio, visit: Visiting) -> None:
