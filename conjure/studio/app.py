@@ -18,7 +18,7 @@ from conjure.core.events import Event
 from conjure.media import Text
 from conjure.serve.errors import ApiError
 from conjure.serve.state import Server
-from conjure.studio import chat, compare, edit, make, models, past, showing, train
+from conjure.studio import chat, compare, edit, listen, make, models, past, player, showing, train
 from conjure.studio.theme import CSS, HEAD, theme
 from conjure.tasks.make import plan, run
 
@@ -47,7 +47,7 @@ def mounted(app: FastAPI) -> FastAPI:
     gr.mount_gradio_app(
         app, page, "/", footer_links=[], run_history=False, allowed_paths=[], show_error=False,
         max_file_size=app.state.settings.limits.body_bytes, ssr_mode=False, enable_monitoring=False, pwa=False,
-        mcp_server=False, theme=theme(), css=CSS,
+        mcp_server=False, theme=theme(), css=CSS + player.STYLE,
     )  # fmt: skip
     page_itself: Any = app.routes[-1]
     page_itself.app = _apart(page_itself.app)
@@ -80,6 +80,8 @@ def blocks(home: Callable[[], Server]) -> gr.Blocks:
                 chat.page(home)
             with gr.Tab("Edit", id="edit"):
                 edit.page(home)
+            with gr.Tab("Listen", id="listen") as tab:
+                listen.page(home, tab)
             with gr.Tab("Compare", id="compare"):
                 compare.page(home)
             with gr.Tab("History", id="history") as tab:
@@ -152,7 +154,7 @@ def _headed(send: Any) -> Any:
         else:
             parts.append(message.get("body", b""))
             if not message.get("more_body"):
-                page = b"".join(parts).replace(b"</head>", HEAD.encode() + b"</head>", 1)
+                page = b"".join(parts).replace(b"</head>", (HEAD + player.SCRIPT).encode() + b"</head>", 1)
                 headers = [each for each in start[0]["headers"] if each[0].lower() != b"content-length"]
                 await send(start[0] | {"headers": [*headers, (b"content-length", str(len(page)).encode())]})
                 await send({"type": "http.response.body", "body": page})
