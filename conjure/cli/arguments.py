@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from conjure.tasks.table import Edge
 
 MAX_STDIN = 1 << 30
+STDIN = "-"
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,18 @@ class Asked:
         return _attached(self.inputs, self.edges[-1], self.tokens)[1]
 
 
-def asked(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> Asked:
-    """What the command line asks for. `tokens` are inputs and flags of an edge not yet known, `literal` only inputs.
+def asked(
+    tokens: Sequence[str], literal: Sequence[str], *, heard: Given | None = None, **wish: str | None
+) -> Asked:
+    """What the command line asks for. `tokens` are inputs and flags of an edge not yet known, `literal` only inputs;
+    `heard` is what - stands for, where that is not all of stdin.
 
     Only the edge knows which of its flags take a value. So each is taken to have one at first; the edge found that way
     reads the tokens again, and where none is found every edge gets to read them.
     """
     from conjure.tasks.table import everything
 
-    seen: dict[str, Given] = {}
+    seen: dict[str, Given] = {} if heard is None else {STDIN: heard}
     words, flags = [*_inputs(tokens), *literal], _flags(tokens)
     try:
         found = _given(words, seen, wish, flags)
@@ -73,7 +77,8 @@ def _given(
     from conjure.tasks.make import way
 
     given = tuple(_understood(word, seen) for word in words)
-    return given, way([each.kind for each in given], **wish, hint=instructed(given, flags))
+    names = [each.name for each in given]
+    return given, way([each.kind for each in given], **wish, hint=instructed(given, flags), names=names)
 
 
 def _attached(given: tuple[Given, ...], edge: Edge, tokens: Sequence[str]) -> tuple[tuple[Given, ...], dict[str, Any]]:
@@ -102,7 +107,7 @@ def read_options(edge: Edge, tokens: Sequence[str]) -> tuple[list[str], dict[str
     return inputs, {name: value for name, value in found.items() if value is not None and value != ()}
 
 
-def explained(tokens: Sequence[str], literal: Sequence[str], **wish: str | None) -> str:
+def explained(tokens: Sequence[str], literal: Sequence[str], **wish: Any) -> str:
     """The options of the edge, with types, ranges and defaults."""
     from conjure.tasks.make import way
     from conjure.tasks.options import knobs
@@ -168,7 +173,7 @@ def _understood(word: str, seen: dict[str, Given]) -> Given:
     from conjure.tasks.inputs import understand
 
     if word not in seen:
-        seen[word] = understand(_stdin() if word == "-" else word)
+        seen[word] = understand(_stdin() if word == STDIN else word)
     return seen[word]
 
 

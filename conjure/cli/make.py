@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from conjure.cli import names
-from conjure.cli.arguments import Asked, asked
+from conjure.cli.arguments import STDIN, Asked, asked
 from conjure.cli.names import completing
 from conjure.cli.render import Follower, note, out
 from conjure.core.errors import ConjureError
 
 if TYPE_CHECKING:
     from conjure.core.provenance import Record
+    from conjure.tasks.inputs import Given
     from conjure.tasks.make import Plan
 
 EPILOG = """\b
@@ -34,6 +37,8 @@ Examples:
   conjure make "Once upon a time" --tokens 200 -o story.md
   echo "a blue fish" | conjure make - --to png -o - > fish.png
   conjure make "a red apple" -o apple.png --plan
+  conjure make talk.mp3 -o talk.srt
+  arecord -f S16_LE -r 16000 | conjure make - --live
   conjure make -h "a red apple" -o apple.png     (the options of that very edge)
 
 An argument that names an existing file is that file, - is stdin, text:photo.png is the text photo.png, anything else is
@@ -55,6 +60,7 @@ class Flags:
     overwrite: bool | None
     as_json: bool
     plan: bool
+    live: bool
     provenance: bool
     history: bool
 
@@ -99,6 +105,8 @@ class TwoRounds(click.Command):
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout about what was made.")
 @click.option("--plan", "plan", is_flag=True, help="Show edge, model, memory and time, and make nothing.")
+@click.option("--live", is_flag=True,
+              help="Sound as it is heard: WAV that comes on stdin with -, else the microphone. Ctrl-C ends it.")
 @click.option("--no-provenance", "provenance", is_flag=True, flag_value=False, default=True,
               help="Do not write into the file how it was made.")  # fmt: skip
 @click.option("--no-history", "history", is_flag=True, flag_value=False, default=True,
@@ -120,7 +128,11 @@ def make(ctx: click.Context, inputs: tuple[str, ...], wants_help: bool, **flags:
         click.echo(explained(inputs, literal, to=chosen.to, output=chosen.output, task=chosen.task, model=chosen.model))
         return
     began = time.perf_counter()
-    wish = asked(inputs, literal, to=chosen.to, output=chosen.output, task=chosen.task, model=chosen.model)
+    heard = _heard(inputs) if chosen.live else None
+    if heard is not None and STDIN not in inputs:
+        inputs = (STDIN, *inputs)
+    wish = asked(inputs, literal, to=chosen.to, output=chosen.output, task=chosen.task, model=chosen.model,
+                 heard=heard)  # fmt: skip
     targets = _targets(wish, chosen)
     planned = _planned(wish, chosen)
     if chosen.plan:
@@ -148,7 +160,7 @@ def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> No
     as_document = (chosen.to or "").lower().removeprefix(".") == "json"
     streamed = planned.output == "text" and not targets and not chosen.as_json and not as_document
     stream = _Stream() if streamed and len(planned.seeds) == 1 else None
-    with Follower(text=stream) as follow:
+    with Follower(text=stream, live=chosen.live) as follow, _until_interrupted(planned if chosen.live else None):
         result = finished(run(planned), follow)
     media = list(result.media)
     records = [record(planned, index) if chosen.provenance else None for index in range(len(media))]
@@ -174,6 +186,42 @@ def _make(planned: Plan, chosen: Flags, targets: list[Path], began: float) -> No
         _print_json(planned, media, written, dict(result.facts), seconds)
     else:
         _tell(planned, written, chosen)
+
+
+def _heard(inputs: Sequence[str]) -> Given:
+    """Live sound: from stdin where - is among the inputs, else from the microphone."""
+    from conjure.media.recording import from_microphone, from_pipe
+    from conjure.tasks.inputs import Given
+
+    if STDIN in inputs:
+        if sys.stdin.isatty():
+            raise ConjureError("--live with -: expected sound on stdin", hint="arecord -f S16_LE -r 16000 | conjure "
+                               "make - --live; without - the microphone is used")  # fmt: skip
+        return Given(from_pipe(sys.stdin.buffer), "stdin")
+    live = from_microphone()
+    note("listening; Ctrl-C ends it")
+    return Given(live, "microphone")
+
+
+@contextmanager
+def _until_interrupted(planned: Plan | None) -> Iterator[None]:
+    """Within it, the first Ctrl-C ends live sound, and what was heard is written down; a second one ends it all."""
+    if planned is None:
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        for each in planned.inputs:
+            if (ending := getattr(each.medium, "stop", None)) is not None:
+                ending()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # -- where it goes ----------------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from conjure.core.events import Delta, Event, Progress, Warn
+from conjure.core.events import Delta, Event, Preview, Progress, Warn
 from conjure.core.files import size
 
 if TYPE_CHECKING:
@@ -68,12 +69,15 @@ class Stream(Protocol):
 class Follower:
     """Shows events: a bar with rate and time left where stderr is a terminal, notes always, text on `text` as it comes.
 
-    A bar and a text on the same terminal would write over each other, so the text wins.
+    A bar and a text on the same terminal would write over each other, so the text wins. `live`: what is being said is
+    shown behind the text, on a terminal, until it is said to its end.
     """
 
-    def __init__(self, *, text: Stream | None = None, bar: bool = True) -> None:
+    def __init__(self, *, text: Stream | None = None, bar: bool = True, live: bool = False) -> None:
         self.text = text
         self.bar = bar and sys.stderr.isatty() and not (text is not None and text.isatty())
+        self.live = live and sys.stderr.isatty()
+        self.shown, self.column = 0, 0
         self.bars: Bars | None = None
         self.pieces = 0
         self.tasks: dict[tuple[str, int], TaskID] = {}
@@ -89,16 +93,34 @@ class Follower:
             self.bars = None
 
     def __call__(self, event: Event) -> None:
+        if self.live and isinstance(event, Preview):
+            self._glimpse(str(event.medium))
+            return
+        if self.shown and not isinstance(event, Progress):
+            self._glimpse("")
         if isinstance(event, Warn):
             self._say(event.text)
         elif isinstance(event, Delta) and self.text is not None:
             self.text.write(event.text)
             self.text.flush()
+            if self.live and self.text.isatty():
+                line = event.text.rpartition("\n")
+                self.column = (len(line[2]) + (0 if line[1] else self.column)) % shutil.get_terminal_size().columns
         elif isinstance(event, Delta) and self.bar:
             self.pieces += 1
             self._advance(Progress(self.pieces, 0, "piece", "writing"))
         elif isinstance(event, Progress) and self.bar:
             self._advance(event)
+
+    def _glimpse(self, text: str) -> None:
+        """The end of a text behind what stands on the line, as far as it goes; the next one replaces it."""
+        if self.shown:
+            sys.stderr.write(f"\x1b[{self.shown}D\x1b[K")
+        room = shutil.get_terminal_size().columns - 1 - self.column
+        text = " ".join(text.split())[-room:] if room >= 20 else ""
+        sys.stderr.write(paint(text, "dim", sys.stderr))
+        sys.stderr.flush()
+        self.shown = len(text)
 
     def _say(self, text: str) -> None:
         if self.bars is not None:

@@ -252,7 +252,9 @@ def encode(audio: Audio, suffix: str, record: Record | None = None) -> bytes:
 
 def lossless(audio: Audio) -> tuple[bytes, str]:
     """The bytes of a file, and its suffix, from which the very same samples are read: 16 bits where these hold them,
-    else floats."""
+    else floats. `ConjureError` for sound that does not lie in memory."""
+    if not isinstance(audio, Audio):
+        raise ConjureError("sound this long, or live, is not copied")
     if all(np.array_equal(each.T / np.float32(32768), part) for each, part in zip(_steps(audio), _parts(audio))):
         flac = WRITE_FORMATS[".flac"]
         suffix = ".flac" if _rate(flac, audio.rate) == audio.rate and audio.channels <= flac.channels else ".wav"

@@ -168,7 +168,7 @@ def _by_ffmpeg(file: IO[bytes], length: int, head: bytes, where: str) -> Iterato
         raise ConjureError(f"{where}: the sound of films and of AAC files is read through PyAV, which is not installed",
                            hint="pip install av") from None  # fmt: skip
     try:
-        container = av.open(file)
+        container: Any = av.open(file)
     except (av.FFmpegError, ValueError) as error:
         raise _damaged(where, getattr(error, "strerror", None) or str(error)) from None
     with container:

@@ -13,7 +13,7 @@ from conjure import media
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Warn
 from conjure.core.protocol import Medium
-from conjure.media.kinds import looks_like_file
+from conjure.media.kinds import SUFFIXES, looks_like_file
 
 if TYPE_CHECKING:
     from conjure.media.image import Image
@@ -158,7 +158,21 @@ def _string(argument: str) -> Given:
 def _file(path: Path) -> Given:
     if not path.exists():
         raise ConjureError(f"{path}: no such file")
-    return Given(_chomped(media.read(path)), path.name)
+    return Given(_long(path) or _chomped(media.read(path)), path.name)
+
+
+def _long(path: Path) -> Medium | None:
+    """Sound of more seconds than may be held at once, as it lies in its file."""
+    if SUFFIXES.get(path.suffix.lower()) != "audio" or not path.is_file():
+        return None
+    from conjure.media.recording import recording
+
+    return recording(path)
+
+
+def unheld(given: Given) -> bool:
+    """Whether it is sound that is read in blocks, for few tasks can do that."""
+    return hasattr(given.medium, "blocks")
 
 
 def _chomped(medium: Medium) -> Medium:
