@@ -22,6 +22,7 @@ from conjure.serve import (
     models,
     past,
     responses,
+    speech,
 )
 from conjure.serve import metrics as counters
 from conjure.serve.guard import Guard
@@ -51,7 +52,8 @@ def build(settings: Settings) -> FastAPI:
     app.add_middleware(Idempotent)  # type: ignore[arg-type]
     app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
     app.add_middleware(Metered)  # type: ignore[arg-type]  # the last is the first that a request meets
-    for part in (models, making, jobs, images, audio, chat, completions, messages, responses, past, counters, handbook):
+    parts = (models, making, jobs, images, audio, speech, chat, completions, messages, responses)
+    for part in (*parts, past, counters, handbook):
         app.include_router(part.router)
 
     @app.get("/health")
