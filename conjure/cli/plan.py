@@ -18,11 +18,11 @@ TITLES = {"file_bytes": "weights", "memory_bytes": "memory", "seconds": "time"}
 def show_plan(planned: Plan, *, seeded: bool, writes: str, as_json: bool) -> None:
     """Edge or path, model, options, and what it would take, on stdout."""
     from conjure.core import shelf
-    from conjure.tasks.make import forecast
+    from conjure.tasks.make import forecast, route
 
     facts = forecast(planned)
     edge, info = planned.edges[-1], shelf.info(planned.models[-1]) if planned.models[-1] else None
-    stations = [" + ".join(planned.edges[0].inputs), *(each.output for each in planned.edges)]
+    stations = " -> ".join(route(planned)) + (f" ({edge.task})" if len(planned.edges) == 1 else "")
     if as_json:
         out(json.dumps({
             "path": [{"edge": str(each), "task": each.task, "model": model}
@@ -31,7 +31,7 @@ def show_plan(planned: Plan, *, seeded: bool, writes: str, as_json: bool) -> Non
         }))  # fmt: skip
         return
     rows = [
-        ("way", f"{' -> '.join(stations)} ({', then '.join(each.task for each in planned.edges)})"),
+        ("way", stations),
         ("model", ", ".join(model or "none, it is arithmetic" for model in planned.models)),
         ("", "  ".join(filter(None, (info.summary, info.licence and f"licence {info.licence}"))) if info else ""),
         ("options", "  ".join(f"{name} {_brief(value)}" for name, value in asdict(planned.options).items()) or "none"),

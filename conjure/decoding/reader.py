@@ -103,7 +103,8 @@ class Reader:
             if self.context and len(ids) - self.begins[b] > self.context:
                 self.begins[b] = len(ids) - max(1, self.context // 2)
         windows = [tuple(ids[begin:]) for ids, begin in zip(self.known, self.begins)]
-        distinct = list(dict.fromkeys(windows))  # equal texts are read once
+        # Equal texts are read once, but for those that go on from sources of their own (`encoder_decoder.Reading`).
+        distinct = windows if getattr(self.network, "sources", 1) > 1 else list(dict.fromkeys(windows))
         unread: Sequence[Sequence[int]] = distinct
         fresh, self.cache = self.cache is None, None
         with torch.inference_mode():

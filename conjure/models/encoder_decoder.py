@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError
 from conjure.models.transformer import Block, Transformer, TransformerConfig
 from conjure.nn.cache import Cache
+from conjure.nn.cross_entropy import IGNORED, linear_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,28 @@ class EncoderDecoder(nn.Module):
             raise ConjureError("an encoder-decoder gives logits of a target: expected decoder_input_ids")
         return self.decoder.logits(self.hidden(input_ids, attention_mask, decoder_input_ids))
 
+    def forward(
+        self, source_BM: Tensor, ids_BT: Tensor, *, mask_BM: Tensor | None = None, targets: Tensor | None = None,
+        smoothing: float = 0.0,
+    ) -> Tensor:  # fmt: skip
+        """Logits float32 `[B, T, V]`; given `targets` `[B, T]`, the sum of their cross-entropies instead, leaving out
+        those at `cross_entropy.IGNORED`.
+
+        With `smoothing` e that of (1 - e) the target and e all tokens alike (Szegedy et al. 2016, arXiv 1512.00567),
+        for a network without a cap on its logits. Its difference from the plain one, e (w_target - mean w) x, needs no
+        logits.
+        """
+        x_BTD = self.hidden(source_BM, mask_BM, ids_BT)
+        if targets is None:
+            return self.decoder.logits(x_BTD)
+        weight_VD, targets_N = self.decoder.head_weight, targets.flatten()
+        x_ND = x_BTD.flatten(0, 1)
+        total = linear_cross_entropy(x_ND, weight_VD, targets_N, self.config.decoder.logit_softcap)
+        if not smoothing:
+            return total
+        own_ND = F.embedding(targets_N.clamp_min(0), weight_VD) - weight_VD.mean(0)
+        return total + smoothing * (x_ND * own_ND * (targets_N != IGNORED)[:, None]).sum(dtype=torch.float32)
+
     def reading(
         self, ids_BM: Tensor | None = None, mask_BM: Tensor | None = None, embedded: Tensor | None = None
     ) -> Reading:
@@ -87,6 +111,7 @@ class Reading:
     def __init__(self, pair: EncoderDecoder, memory_BMD: Tensor, mask_BM: Tensor | None) -> None:
         self.pair, self.memory_BMD, self.mask_BM = pair, memory_BMD, mask_BM
         self.config = pair.config.decoder
+        self.sources = len(memory_BMD)
 
     def cache(self, batch: int, capacity: int, padding: Sequence[int] | None = None) -> Cache:
         """Row b reads source b; a single source is read by all rows."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from conjure.codecs.language_names import name_of
 from conjure.core import shelf
 from conjure.core.config import to_dict
 from conjure.core.errors import ConjureError, suggest
@@ -23,27 +24,34 @@ from conjure.core.events import Delta, Event, Preview, Result, Warn
 from conjure.core.protocol import Generative
 from conjure.core.provenance import COMPOSITE_MEDIA, ENHANCED_MEDIA, TRAINED_MEDIA, Record, digest, digest_file
 from conjure.core.version import __version__
+from conjure.media.bounds import SECONDS
 from conjure.media.kinds import SUFFIXES, kind_of
-from conjure.tasks import table
+from conjure.tasks import language_path, table
 from conjure.tasks.abilities import abilities, cannot, is_public
-from conjure.tasks.inputs import Given, attached, instructed, understand
-from conjure.tasks.options import check
+from conjure.tasks.inputs import Given, attached, instructed, understand, unheld
+from conjure.tasks.language_path import Tongues
+from conjure.tasks.options import check, knobs
 from conjure.tasks.table import Edge, resolve
 
 MAX_COUNT = 1000
+NAMED, MODELS = "named", "models"
+"""Among the options of a record: the file whose name asked for a language, and the models of all steps."""
 MAX_SEED = 2**63 - MAX_COUNT
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything that is settled before a model is loaded. `models[i]` serves `edges[i]`, "" where none takes part;
-    `options` are those of the last edge, the ones before it run with their defaults."""
+    `options` are those of the last edge, `before` those of the edges before it; `named` is the file whose name asks for
+    a language (`language_path`), "" where none does."""
 
     inputs: tuple[Given, ...]
     edges: tuple[Edge, ...]
     models: tuple[str, ...]
     options: Any
     seeds: tuple[int, ...]
+    before: tuple[Any, ...] = ()
+    named: str = ""
 
     @property
     def output(self) -> str:
@@ -95,10 +103,18 @@ def plan(
         raise ConjureError(f"seed: expected a whole number from 0 to {MAX_SEED - 1}, got {seed}")
     given = tuple(understand(each) for each in inputs)
     kinds, hint = [each.kind for each in given if not each.option], instructed(given, options)
-    edges = way(kinds, to=to, output=output, model=model, task=task, hint=hint)
+    names = [each.name for each in given]
+    edges = way(kinds, to=to, output=output, model=model, task=task, hint=hint, names=names)
     last = edges[-1]
+    if any(map(unheld, given)) and not getattr(resolve(edges[0]), "long", False):
+        raise ConjureError(f"{edges[0].task} takes sound that fits into memory",
+                           hint=f"cut it into parts, or raise {SECONDS}")  # fmt: skip
     given, options = attached(resolve(last).Options, options, given)
-    models = tuple(_fitting(edge, model if edge is last else None) for edge in edges)
+    said = language_path.tongues(kinds, names, last.output, output, task or hint)
+    models = _models(edges, model, said)
+    if said is not None:
+        options = {**_settled(last, said, output), **options}
+    before = (resolve(edge).Options(**(_settled(edge, said, output) if said else {})) for edge in edges[:-1])
     first = int.from_bytes(os.urandom(4), "little") if seed is None else seed
     return Plan(
         inputs=given,
@@ -106,7 +122,29 @@ def plan(
         models=models,
         options=check(last, resolve(last).Options, _laid_out(last, options, output or to)),
         seeds=tuple(range(first, first + count)),
+        before=tuple(before),
+        named=Path(output).name if said is not None and output is not None else "",
     )
+
+
+def _models(edges: Sequence[Edge], model: str | None, said: Tongues | None) -> tuple[str, ...]:
+    """The model of each step: a named one makes the last, or, where a file's name asked for a language, what it can."""
+    if said is None:
+        return tuple(_fitting(edge, model if edge is edges[-1] else None) for edge in edges)
+    models = tuple(_fitting(edge, next(iter(_able(edge, model)), None)) for edge in edges)
+    for edge, its in zip(edges, models, strict=True):
+        language_path.refuse_strangers(edge, its, said)
+    return models
+
+
+def _settled(edge: Edge, said: Tongues, output: str | Path | None) -> dict[str, Any]:
+    """The options of a step of a path that a file's name asked for."""
+    return language_path.given(edge, {knob.name for knob in knobs(resolve(edge).Options)}, said, output or "")
+
+
+def _able(edge: Edge, models: str | None) -> list[str]:
+    """Of models with commas between them, those that serve an edge."""
+    return [name for name in (models or "").split(",") if name and _serves(edge, name)]
 
 
 def _laid_out(edge: Edge, options: Mapping[str, Any], wanted: str | Path | None) -> dict[str, Any]:
@@ -127,20 +165,41 @@ def way(
     model: str | None = None,
     task: str | None = None,
     hint: str | None = None,
+    names: Sequence[str] = (),
 ) -> tuple[Edge, ...]:
     """The edge, or the path of edges, for inputs of these kinds. `hint` is the task that inputs and options suggest: it
-    counts where none is named, and not for a model that was made for another."""
+    counts where none is named, and not for a model that was made for another. `names` are those of the input files:
+    with that of the output they may ask for another language."""
     if not kinds:
         raise ConjureError(
             "nothing to make it from", hint='give a text or a file: conjure make "a red apple" -o apple.png'
         )
     asked = task or hint
     wanted = _wanted(tuple(kinds), to, output, model, asked)
+    if language_path.tongues(kinds, names, wanted, output, asked) is not None:
+        return _in_another_language(kinds[0], wanted, model)
     if model is not None:
         for each in (asked,) if is_public(shelf.find(model)) else dict.fromkeys((asked, task)):
             if edge := _chosen(table.direct(kinds, wanted, each), model, each, len(kinds)):
                 return (edge,)
     return table.path(kinds, wanted, asked)
+
+
+def _in_another_language(kind: str, wanted: str, models: str | None) -> tuple[Edge, ...]:
+    """Hear, translate, speak, as far as the kinds need it; each step by the first edge that one of the models serves,
+    else by the first whose own model is here. Several models have commas between them."""
+    steps = [list(table.direct((start,), end, task)) for start, end, task in language_path.stations(kind, wanted)]
+    for name in filter(None, (models or "").split(",")):
+        if not any(_serves(edge, name) for step in steps for edge in step):
+            tasks = ", ".join(step[0].task for step in steps if step)
+            raise ConjureError(f"{name} can do no step of this path: {tasks}", hint="see `conjure models show NAME`")
+    found = []
+    for step, (start, end, task) in zip(steps, language_path.stations(kind, wanted), strict=True):
+        named = [edge for edge in step if _able(edge, models)]
+        here = {each.name for each in shelf.installed()} if not named else set()
+        ready = named or [edge for edge in step if edge.model in here] or step
+        found += ready[:1] or [table.find((start,), end, task)]
+    return tuple(found)
 
 
 def run(planned: Plan, ready: Callable[[Edge, str], Generative] | None = None) -> Iterator[Event]:
@@ -150,15 +209,36 @@ def run(planned: Plan, ready: Callable[[Edge, str], Generative] | None = None) -
     given = [each.medium for each in planned.inputs]
     *before, (last, its_model) = zip(planned.edges, planned.models, strict=True)
     if before:
-        stations = [*(edge.inputs[0] for edge in planned.edges), planned.output]
-        yield Warn(f"no model leads straight from {stations[0]} to {stations[-1]}: going {' -> '.join(stations)}")
-    for edge, model in before:
-        for event in ready(edge, model).generate(given, resolve(edge).Options(), [planned.seeds[0]]):
+        yield Warn(f"{_why(planned)}: going {' -> '.join(route(planned))}")
+    own = planned.before or [resolve(edge).Options() for edge, _ in before]
+    for (edge, model), options in zip(before, own, strict=True):
+        for event in _steps(edge, ready(edge, model), given, options, [planned.seeds[0]]):
             if isinstance(event, Result):
                 given = list(event.media)
             elif not isinstance(event, Delta | Preview):
                 yield event
-    yield from ready(last, its_model).generate(given, planned.options, list(planned.seeds))
+    yield from _steps(last, ready(last, its_model), given, planned.options, list(planned.seeds))
+
+
+def route(planned: Plan) -> list[str]:
+    """The kinds that a plan goes through, each with what makes it where there are several steps."""
+    start, steps = planned.edges[0], list(zip(planned.edges, planned.models, strict=True))
+    how = [f"{edge.output} ({', '.join(filter(None, (edge.task, model)))})" if len(steps) > 1 else edge.output
+           for edge, model in steps]  # fmt: skip
+    return [" + ".join(start.inputs), *how]
+
+
+def _why(planned: Plan) -> str:
+    if planned.named:
+        return f"{planned.named} asks for {name_of(language_path.tag(planned.named))}"
+    return f"no model leads straight from {' + '.join(planned.edges[0].inputs)} to {planned.output}"
+
+
+def _steps(edge: Edge, task: Generative, given: list[Any], options: Any, seeds: list[int]) -> Iterator[Event]:
+    """The events of one step; captions are translated with their times kept."""
+    if edge.task == "translate" and len(given) == 1:
+        return language_path.translated(task, given[0], options, seeds)
+    return task.generate(given, options, seeds)
 
 
 def finished(events: Iterator[Event], on_event: Callable[[Event], None] | None = None) -> Result:
@@ -182,11 +262,16 @@ def record(planned: Plan, index: int) -> Record:
         model=model,
         weights=weights(model),
         inputs=tuple(each.recorded() for each in planned.inputs),
-        options=to_dict(planned.options),
+        options=to_dict(planned.options) | _path_recorded(planned),
         seeds=planned.seeds,
         index=index,
         source_type=_source_type(edge),
     )
+
+
+def _path_recorded(planned: Plan) -> dict[str, str]:
+    """What a record needs of a path that a file's name asked for, among its options."""
+    return {NAMED: planned.named, MODELS: ",".join(filter(None, planned.models))} if planned.named else {}
 
 
 def _source_type(edge: Edge) -> str:

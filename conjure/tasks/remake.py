@@ -13,7 +13,7 @@ from conjure.core.events import Event, Warn
 from conjure.core.provenance import Record
 from conjure.core.version import __version__
 from conjure.tasks.inputs import Given, understand
-from conjure.tasks.make import Plan, filed, finished, plan, run, signed, weights
+from conjure.tasks.make import MODELS, NAMED, Plan, filed, finished, plan, run, signed, weights
 
 GRID = "grid"
 """Among the options of a record: all samples on one picture."""
@@ -74,8 +74,9 @@ def replan(record: Record, kind: str | None, files: list[Path], folders: list[Pa
         )
     options = dict(record.options)
     grid = bool(options.pop(GRID, False))
+    named, models = options.pop(NAMED, None), options.pop(MODELS, None)
     inputs = [_recovered(each, files, folders) for each in record.inputs]
-    planned = plan(*inputs, to=kind, model=record.model or None, task=record.task, **options)
+    planned = plan(*inputs, to=kind, output=named, model=models or record.model or None, task=record.task, **options)
     return Again(replace(planned, seeds=record.seeds), grid)
 
 

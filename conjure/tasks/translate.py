@@ -6,7 +6,6 @@ the translation is forced), by T5, which reads "translate English to German: " f
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
@@ -15,21 +14,20 @@ from typing import Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from conjure.codecs.language_names import code_of, is_language, name_of
+from conjure.codecs.language_names import code_of, name_of
 from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Progress, Result
 from conjure.core.seeds import derive
 from conjure.media.text import Text
 from conjure.models.encoder_decoder import EncoderDecoder
 from conjure.models.language import LanguageModel
+from conjure.tasks.asked_language import languages
 from conjure.tasks.passages import passages
 from conjure.tasks.public import PublicTask, parted
 from conjure.tasks.writing import WritingOptions, instructed, knobs, silently, told, write
 
 READ_AT_ONCE = 500
 """Tokens of a source where the model states no limit, and for chats."""
-_FROM = re.compile(r"\bfrom\s+(\S+(?:\s+\S+)?)\s+(?=(?:in)?to\b)", re.IGNORECASE)
-_TO = re.compile(r"\b(?:into|to|in)\s+([^\s.,;:!]+(?:[ -][^\s.,;:!]+)*)\s*[.!]*\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +81,6 @@ class Translate(PublicTask):
         seconds = round(time.perf_counter() - began, 3)
         results = [{**way.notes, "passages": each} for each in details]
         yield Result([Text(each) for each in made], {"results": results, "seconds": seconds})
-
-
-def languages(instruction: str, source: str, target: str) -> tuple[str, str]:
-    """(from, into) as the options say, else as "translate from French to Spanish" does; empty where neither does."""
-    if not source and (found := _FROM.search(instruction)):
-        source = next((each for each in (found[1], found[1].split()[-1]) if is_language(each)), found[1])
-    if not target and (found := _TO.search(instruction)):
-        target = found[1]
-    return source.strip(), target.strip()
 
 
 def _seeds(seeds: Sequence[int], passage: int) -> list[int]:

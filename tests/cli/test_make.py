@@ -142,7 +142,7 @@ def test_plan_makes_nothing(workshop: Path, capsys: Capture) -> None:
 
 def test_a_path_is_announced_and_taken(workshop: Path, capsys: Capture) -> None:
     assert call(["make", "abc", "--task", "mirror", "-o", "a.png", "--seed", "3"]) == 0
-    assert "going text -> image -> image" in capsys.readouterr().err
+    assert "going text -> image (draw, starter/daub) -> image (mirror, starter/daub)" in capsys.readouterr().err
     assert media.read("a.png").pixels.shape == (8, 11, 3)
 
 

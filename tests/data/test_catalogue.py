@@ -28,7 +28,7 @@ def test_every_set_says_whose_it_is_and_where_it_comes_from() -> None:
         assert entry.title and entry.licence and entry.credit and entry.holds
         listed = list(origins(entry))
         if entry.by_hand:
-            assert entry.by_hand.startswith("https://") and not listed and not entry.ship
+            assert entry.by_hand.startswith("https://") and not listed
             continue
         if entry.instead:
             assert not listed and list(origins(find(entry.instead)))

@@ -75,7 +75,7 @@ def test_the_path_with_the_fewest_edges(plugins: None) -> None:
     ("inputs", "output", "task", "message", "hint"),
     [
         (["video"], "image", None, "no way leads from video to image", "possible are"),
-        (["text"], "shape", None, "no way leads from text to shape", "text can become text, image, music, dance"),
+        (["text"], "shape", None, "no way leads from text to shape", "text can become text, image, music, audio"),
         (["text", "text"], "image", None, "no way leads from text + text to image", "text + text can become text"),
         (["text", "video"], "image", None, "no way leads from text + video to image", "possible are"),
         (["text"], "image", "drow", "no task is called 'drow'", "did you mean 'draw'?"),
