@@ -20,7 +20,7 @@ from conjure.core.errors import ConjureError
 
 SPACE = "▁"
 """U+2581: how pieces write a space."""
-UNIGRAM, BPE = 1, 2
+UNIGRAM, BPE, CHARACTERS = 1, 2, 4
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 LONGEST = 16
 """Characters that one rule can be about."""
@@ -64,9 +64,11 @@ def read(data: bytes, name: str) -> SentencePiece:
     except (ValueError, IndexError, struct.error) as error:
         raise ConjureError(f"{name} is no SentencePiece model: {error}", hint="fetch it again") from None
     algorithm = int(trainer.get(3, UNIGRAM))
+    if algorithm == CHARACTERS:  # with pieces of one character there is one way to cut a text
+        algorithm = UNIGRAM
     if not pieces or algorithm not in (UNIGRAM, BPE) or trainer.get(24):
         raise ConjureError(
-            f"{name}: expected a SentencePiece model of kind unigram or bpe with spaces in front of words, "
+            f"{name}: expected a SentencePiece model of kind unigram, bpe or char with spaces in front of words, "
             f"got kind {algorithm} with {len(pieces)} pieces"
         )
     return SentencePiece(

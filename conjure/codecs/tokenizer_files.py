@@ -36,7 +36,8 @@ WHOLE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 ROLES = "bos eos pad unk mask cls sep".split()
 LANGUAGE = re.compile(r"__([a-z]{2,3})__|[a-z]{3}_[A-Z][a-z]{3}|[a-z]{2}_[A-Z]{2}")
 """Special tokens that name a language: of M2M100, NLLB, mBART."""
-MODELS = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model", "sentencepiece.model")
+MODELS = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "spm.model", "sentencepiece.model",
+          "spm_char.model")  # fmt: skip
 LOOKED_FOR = (
     "tokenizer.json; vocab.json with merges.txt; vocab.txt; spiece.model, sentencepiece.bpe.model, tokenizer.model or "
     "spm.model; source.spm, target.spm and vocab.json; vocab.json alone"
@@ -56,6 +57,7 @@ CLASSES = {
     "roberta": "Roberta", "bart": "Bart", "clip": "CLIP", "whisper": "Whisper", "opt": "GPT2", "qwen2": "Qwen2",
     "qwen3": "Qwen2", "gpt_neox": "GPTNeoX", "mpnet": "MPNet", "bert": "Bert", "distilbert": "DistilBert",
     "wav2vec2": "Wav2Vec2CTC", "hubert": "Wav2Vec2CTC", "marian": "Marian", "deberta": "Deberta",
+    "speecht5": "SpeechT5",
 }  # fmt: skip
 _GPT2 = {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "unk": "<|endoftext|>"}
 _ANGLES = {"bos": "<s>", "eos": "</s>", "pad": "<pad>", "unk": "<unk>"}
@@ -72,6 +74,7 @@ DEFAULTS: dict[str, dict[str, str]] = {
     "MPNet": _ROBERTA | {"unk": "[UNK]"}, "DebertaV2": _BERT | {"bos": "[CLS]", "eos": "[SEP]"},
     "MBart": _ROBERTA, "MBart50": _ROBERTA, "Nllb": _ROBERTA, "M2M100": _ANGLES, "T5": _T5, "Marian": _T5,
     "Siglip": {"eos": "</s>", "pad": "</s>", "unk": "<unk>"}, "Wav2Vec2CTC": _ANGLES,
+    "SpeechT5": _ANGLES,
     "Llama": {"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     "Gemma": {"bos": "<bos>", "eos": "<eos>", "pad": "<pad>", "unk": "<unk>", "mask": "<mask>"},
 }  # fmt: skip
@@ -254,7 +257,8 @@ def _sentence_piece(path: Path, kind: str, config: dict[str, Any]) -> tuple[str,
     model = sentencepiece.read(path.read_bytes(), str(path))
     known = {piece.text for piece in model.pieces}
     if kind not in DEFAULTS:
-        guesses = {"spiece.model": "T5", "sentencepiece.bpe.model": "XLMRoberta", "spm.model": "DebertaV2"}
+        guesses = {"spiece.model": "T5", "sentencepiece.bpe.model": "XLMRoberta", "spm.model": "DebertaV2",
+                   "spm_char.model": "SpeechT5"}  # fmt: skip
         kind = guesses.get(path.name, "Gemma" if "<bos>" in known else "Llama")
     if kind in ("XLMRoberta", "MBart", "MBart50", "Nllb", "M2M100"):
         kind = "Nllb" if kind == "M2M100" else kind
@@ -401,7 +405,7 @@ def _template(parts: Parts, kind: str) -> None:
         _around(parts, [first, "$A", last], [first, "$A", last, last, "$B", last])
     elif kind == "CLIP":
         _around(parts, [bos, "$A", eos], [bos, "$A", eos, eos, "$B", eos])
-    elif kind in ("T5", "Siglip"):
+    elif kind in ("T5", "Siglip", "SpeechT5"):
         _around(parts, ["$A", eos], ["$A", eos, "$B", eos])
     elif kind == "Marian":
         _around(parts, ["$A", eos], ["$A", "$B", eos])

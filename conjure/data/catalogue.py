@@ -40,13 +40,15 @@ class DataSet:
     origins: tuple[Origin, ...] = ()
     listed: str = ""  # instead of origins: the address below which the files of origins/NAME.tsv lie
     instead: str = ""  # no single origin: the set to use instead
-    by_hand: str = ""  # nobody states a licence for the files: where people find them themselves
+    by_hand: str = ""  # no file of its own to fetch, or nobody states a licence: where people find it themselves
 
 
 _DEBIAN = "https://deb.debian.org/debian/pool/main/"
 _BOOKS = "https://raw.githubusercontent.com/mlschmitt/classic-books-markdown/944882722e9a/"
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _FOUNDRY = "https://raw.githubusercontent.com/mosaicml/llm-foundry/8c8dd48f7216/scripts/eval/local_data/"
+_LJ = "https://raw.githubusercontent.com/jaywalnut310/vits/2e561ba58618/filelists/"
+_READERS = "https://raw.githubusercontent.com/resemble-ai/Resemblyzer/15d828edebe0/audio_data/librispeech_test-other/"
 _BOOKS_CREDIT = "mlschmitt/classic-books-markdown; authors named in each book"
 
 CATALOGUE: tuple[DataSet, ...] = (
@@ -299,6 +301,71 @@ CATALOGUE: tuple[DataSet, ...] = (
         ship=False,
         holds="Jsb16thSeparated.json (or .train_valid.json, without the test part), plain or .gz",
         by_hand="https://github.com/czhuang/JSB-Chorales-dataset",
+    ),
+    DataSet(
+        "ljspeech_text",
+        "12,578 sentences that were read for LJ Speech, from seven books of 1884 to 1964, without the sound",
+        "public domain (text), MIT (the repository of the lists)",
+        "Keith Ito (The LJ Speech Dataset, 2017); jaywalnut310/vits",
+        ship=True,
+        holds="ljs_audio_text_train_filelist.txt and ljs_audio_text_val_filelist.txt, NAME|TEXT a line, plain or .gz",
+        origins=(
+            Origin(
+                _LJ + "ljs_audio_text_train_filelist.txt",
+                "f133920f136931f5b274a6f38a619e8e2a01480ea82965f86d810753f9ea56f4",
+                1_533_234,
+            ),
+            Origin(
+                _LJ + "ljs_audio_text_val_filelist.txt",
+                "375eaca4fb1f5fdfc83054d5de2b94126b03930c94a79313ac7cd3c89cb84afc",
+                12_011,
+            ),
+        ),
+    ),
+    DataSet(
+        "librispeech_speakers",
+        "42 sentences read by six speakers of LibriSpeech's test-other part, 16 kHz",
+        "CC BY 4.0",
+        "Vassil Panayotov, Guoguo Chen, Daniel Povey, Sanjeev Khudanpur (LibriSpeech, 2015); the readers of LibriVox",
+        ship=True,
+        holds="SPEAKER/NAME.flac, plain or in a .zip",
+        listed=_READERS,
+    ),
+    DataSet(
+        "speech_lj24",
+        "LJSpeech's sentences LJ001-0001 to LJ001-0024 with their text, 22.05 kHz",
+        "public domain",
+        "Keith Ito and Linda Johnson (The LJ Speech Dataset, 2017)",
+        ship=True,
+        holds="LJ001-NNNN.flac and manifest.jsonl",
+        by_hand="https://keithito.com/LJ-Speech-Dataset",
+    ),
+    DataSet(
+        "fsdd",
+        "Free Spoken Digit Dataset: English digits by five speakers, 8 kHz, takes 0 to 4 for tests",
+        "CC BY-SA 4.0",
+        "Zohar Jackson and others (Jakobovski/free-spoken-digit-dataset)",
+        ship=True,
+        holds="recordings/DIGIT_SPEAKER_TAKE.wav, plain or in a .zip",
+        by_hand="https://github.com/Jakobovski/free-spoken-digit-dataset",
+    ),
+    DataSet(
+        "kenney_interface_sounds",
+        "100 sounds of buttons, switches and glass for interfaces, 44.1 kHz",
+        "CC0 1.0",
+        "Kenney (www.kenney.nl, Interface Sounds 1.0)",
+        ship=True,
+        holds="NAME.wav, plain or in a .zip",
+        by_hand="https://kenney.nl/assets/interface-sounds",
+    ),
+    DataSet(
+        "tatoeba",
+        "117,026 short English sentences with their Spanish translations, from Tatoeba, as of 2022-05-02",
+        "CC BY 2.0 FR",
+        "the contributors of tatoeba.org; Charles Kelly, manythings.org/anki",
+        ship=True,
+        holds="spa-eng.tsv, ENGLISH<tab>SPANISH a line, plain or .gz",
+        by_hand="https://www.manythings.org/anki",
     ),
 )
 

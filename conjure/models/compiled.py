@@ -3,12 +3,16 @@
 The answers are those of `Transformer` up to rounding: of sums in fp32, of weights in bf16, int8 and int4. Activations
 are fp32, but for the inputs of int8 and int4 products, which are rounded to int8 in groups of 32 values.
 
-Legend: B rows, T tokens, K key-value heads, S slots, C head width, V vocabulary.
+A decoder that reads across has the keys and values of what it reads in its cache: `compiled_reading`.
+
+Legend: B rows, T tokens, K key-value heads, S slots, C head width, V vocabulary, L layers, N sources that are
+read across, M slots of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -31,9 +35,28 @@ ROWS = 128
 """Tokens that go through the network together: a longer prompt is read in pieces."""
 
 
+@dataclass
+class Memory:
+    """What a decoder reads across: keys `[L, N, H, M/16, C, 16]` and values `[L, N, H, M, C padded to 16]`. Row b of a
+    cache reads source `places_B[b]`, as far as `lengths_B[b]`."""
+
+    keys: Tensor
+    values: Tensor
+    places_B: Tensor
+    lengths_B: Tensor
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of a cache that goes on with these rows: nothing is copied."""
+        index = torch.tensor(list(rows))
+        self.places_B, self.lengths_B = self.places_B[index], self.lengths_B[index]
+
+
 class CompiledCache(FlatCache):
     """Keys and values as `step.cpp` keeps them: [L, B, K, S/16, C, 16] and [L, B, K, S, C padded to 16]. They take
     memory as they are filled."""
+
+    memory: Memory | None = None
+    """Of a decoder that reads across."""
 
     def __init__(
         self, config: TransformerConfig, batch: int, capacity: int, padding: Sequence[int] | None, dtype: torch.dtype
@@ -42,6 +65,12 @@ class CompiledCache(FlatCache):
         head = (config.layers, batch, config.key_heads)
         keys = zeros((*head, self.slots // LANES, C, LANES), dtype)
         super().__init__(keys, zeros((*head, self.slots, -(-C // LANES) * LANES), dtype), capacity, padding)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows only, in this order (a row may come twice)."""
+        super().keep(rows)
+        if self.memory is not None:
+            self.memory.keep(rows)
 
     def state(self) -> dict[str, Tensor]:
         """What is in use, as tensors by name, for `restore` into a new cache of the same network."""
@@ -82,7 +111,9 @@ class Compiled:
         self._pass = library.conjure_pass
         self._packer = _Packer(weights)  # it keeps alive what the structs point to
         self._fill: Callable[[str], object] | None = fill or (lambda name: None)
-        self._cache_dtype = torch.float32 if weights == "fp32" else torch.float16
+        self.half = weights != "fp32"
+        """Keys and values are float16."""
+        self._cache_dtype = torch.float16 if self.half else torch.float32
         self._ngram = transformer.ngram
         self._scale = embedding_scale(transformer)
         self._model = self._describe(transformer)
@@ -103,7 +134,9 @@ class Compiled:
     @staticmethod
     def supports(config: TransformerConfig) -> str:
         """Why a network of this shape cannot run in compiled code here; empty where it can."""
-        return unknown(config) or native().reason
+        if config.cross and (config.parallel != "none" or config.attention_softcap):
+            return "attention across beside other layers, or with a cap, is not written in it"
+        return unknown(replace(config, cross=False)) or native().reason
 
     def cache(self, batch: int, capacity: int, padding: Sequence[int] | None = None) -> CompiledCache:
         """An empty cache for `batch` rows of up to `capacity` tokens, `padding[b]` of which are padding on the left."""
@@ -144,6 +177,11 @@ class Compiled:
             held=cache.keys.shape[1], capacity=cache.slots, last_only=last_only,
             threads=self.threads or torch.get_num_threads(),
         )  # fmt: skip
+        if (memory := cache.memory) is not None:
+            call.memory_keys, call.memory_values = memory.keys.data_ptr(), memory.values.data_ptr()
+            call.memory_places, call.memory_lengths = memory.places_B.data_ptr(), memory.lengths_B.data_ptr()
+            call.memory_held, call.memory_slots = memory.values.shape[1], memory.values.shape[3]
+        assert memory is not None or not self.config.cross, "a decoder that reads across needs a memory"
         for number, rope in enumerate((self.config.rope, self.config.rope_local)):
             if rope is not None:
                 cos, sin = self._turns(rope, cache.slots)
@@ -174,7 +212,7 @@ class Compiled:
             count=c.layers, dim=c.dim, heads=c.heads, key_heads=c.key_heads, width=c.width, hidden=c.feedforward,
             activation=structs.ACTIVATIONS[c.activation], parallel=c.parallel != "none",
             interleaved=c.rope is not None and c.rope.interleaved,
-            half_cache=self._cache_dtype == torch.float16, softcap=c.attention_softcap, logit_softcap=c.logit_softcap,
+            half_cache=self.half, softcap=c.attention_softcap, logit_softcap=c.logit_softcap,
             embedding_scale=self._scale,
         )  # fmt: skip
 
@@ -201,6 +239,10 @@ class Compiled:
         )  # fmt: skip
         if c.gated:
             layer.gate = up[0]
+        if block.cross is not None:
+            layer.cross_q, layer.cross_out = p.matrix(block.cross.q), p.matrix(block.cross.out)
+            layer.cross_in = p.norm(None if post else block.norm_cross)
+            layer.cross_post = p.norm(block.norm_cross if post else None)
         return layer
 
 

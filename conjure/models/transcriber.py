@@ -6,7 +6,7 @@ too unlikely, is drawn again at a higher temperature; one that is unlikely where
 out. Unlike there, parts without speech are found by loudness beforehand and never read, and no part is told what was
 said before it, so that a mistake does not spread.
 
-Legend: B parts, N samples, M frames of 20 ms, D width, V vocabulary.
+Legend: B parts, N samples (of a spectrogram: bands), F frames of 10 ms, M frames of 20 ms, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -31,19 +31,24 @@ from conjure.codecs.voice_activity import Chunk, Floats, VoiceActivity, chunks, 
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import derive
 from conjure.decoding import filters
-from conjure.decoding.rows import Row, check_tops, note, ruled
+from conjure.decoding.rows import Row, check_tops, ruled
 from conjure.decoding.sample import best, sample
 from conjure.decoding.settings import Decoding
 from conjure.decoding.timestamps import FRAME, Phrase, TimeTokens, phrases, timed, token_times, words
 from conjure.media.captions import SPACELESS, Segment, Word
+from conjure.models.compiled_encoder import CompiledEncoder
+from conjure.models.compiled_reading import CompiledReading, Writer
 from conjure.models.encoder_decoder import Reading
 from conjure.models.language import LanguageModel
+from conjure.models.transformer import Transformer
 from conjure.models.whisper import Whisper
 
 SHORTEST = 0.5
 """Seconds: less is not read again behind what was heard."""
 SURE = 0.5
 """Probability from which on a part's own language counts, and not that of most of the sound."""
+COPIED = 3 << 29
+"""Bytes of an encoder or a decoder up to which it may be held twice."""
 LONGEST_WORD = 0.7
 """Seconds that a word is thought to take at most, where it takes twice the usual."""
 
@@ -151,6 +156,7 @@ class Transcriber:
                 hint="for example: conjure models get openai/whisper-base",
             )
         self.model, self.network = model, model.network
+        self._read: tuple[Tensor, Reading | CompiledReading] | None = None
         said = _json(model.folder / "preprocessor_config.json")
         self.mel = Mel(
             rate=int(said.get("sampling_rate", 16_000)), window=int(said.get("n_fft", 400)),
@@ -172,14 +178,51 @@ class Transcriber:
     @torch.inference_mode()
     def memory(self, parts: Sequence[Floats]) -> Tensor:
         """What the encoder makes of sounds at `mel.rate`, `[B, M, D]`."""
+        return self.read(self.features(parts))
+
+    @torch.inference_mode()
+    def features(self, parts: Sequence[Floats]) -> Tensor:
+        """The spectrograms of sounds, `[B, bands, F]`."""
         rows = [whisper_features(torch.from_numpy(part), self.mel, self.network.config.frames) for part in parts]
-        return self.network.hidden(torch.stack(rows))
+        return torch.stack(rows)
+
+    @torch.inference_mode()
+    def read(self, features_BNF: Tensor) -> Tensor:
+        """What the encoder makes of spectrograms, `[B, M, D]`."""
+        if self.reader is None:
+            return self.network.hidden(features_BNF)
+        return self.reader(self.network.embedded(features_BNF))
+
+    @cached_property
+    def reader(self) -> CompiledEncoder | None:
+        """The encoder once more, in compiled code; None where that cannot be, or would take too much memory."""
+        stack = self.network.pair.encoder
+        return None if CompiledEncoder.supports(stack) or _bytes(stack) > COPIED else CompiledEncoder(stack)
+
+    @cached_property
+    def writer(self) -> Writer | None:
+        """The decoder once more, in compiled code; None where that cannot be, or would take too much memory."""
+        pair = self.network.pair
+        return None if Writer.supports(pair) or _bytes(pair.decoder) > COPIED else Writer(pair)
+
+    def pack(self) -> None:
+        """Makes both now, not with the first sound."""
+        _ = self.reader, self.writer
+
+    def _reading(self, memory_BMD: Tensor) -> Reading | CompiledReading:
+        """What can be decoded; of the same memory once, for its language and its text."""
+        kept = self._read  # another thread may replace it
+        if kept is None or kept[0] is not memory_BMD:
+            kept = self._read = None  # the one before takes as much memory
+            made = Reading(self.network.pair, memory_BMD, None) if self.writer is None else self.writer(memory_BMD)
+            kept = self._read = memory_BMD, made
+        return kept[1]
 
     @torch.inference_mode()
     def languages(self, memory_BMD: Tensor) -> list[dict[str, float]]:
         """For each part the probability of each language."""
         codes, B = self.marks.languages, memory_BMD.shape[0]
-        reading = Reading(self.network.pair, memory_BMD, None)
+        reading: Any = self._reading(memory_BMD)
         logits_BV = reading(torch.full((B, 1), self.marks.start), cache=reading.cache(B, 1), last_only=True)[:, -1]
         p_BL = logits_BV[:, list(codes.values())].softmax(-1)
         return [dict(zip(codes, row, strict=True)) for row in p_BL.tolist()]
@@ -224,14 +267,16 @@ class Transcriber:
             Row(n, ids, seed=seed, decoding=decoding, end=end, tokenizer=tokenizer)
             for n, (ids, seed) in enumerate(zip(beginnings, seeds, strict=True))
         ]
-        reading = Reading(self.network.pair, memory_BMD, None)
+        reading: Any = self._reading(memory_BMD)
         cache = reading.cache(len(rows), len(beginnings[0]) + decoding.tokens)
-        # Every step reads all of it: where frames lie side by side that takes half the time.
-        cache.memory = [(k.contiguous(), v.contiguous()) for k, v in cache.memory]
-        logits_BTV = reading(torch.tensor(beginnings), cache=cache, last_only=False)
-        at = list(beginnings[0]).index(self.marks.start)
-        nobody = logits_BTV[:, at].softmax(-1)[:, self.marks.no_speech].tolist()
-        live, logits_BV = rows, logits_BTV[:, -1]
+        if isinstance(cache.memory, list):  # every step reads all: with frames side by side that takes half the time
+            cache.memory = [(k.contiguous(), v.contiguous()) for k, v in cache.memory]
+        begun_BT, at = torch.tensor(beginnings), list(beginnings[0]).index(self.marks.start) + 1
+        logits_BV = reading(begun_BT[:, :at], cache=cache, last_only=True)[:, -1]
+        nobody = logits_BV.softmax(-1)[:, self.marks.no_speech].tolist()
+        if at < begun_BT.shape[1]:
+            logits_BV = reading(begun_BT[:, at:], cache=cache, last_only=True)[:, -1]
+        live = rows
         while live:
             logits_BV = ruled(logits_BV, live, decoding, end)
             drawn = _drawn(timed(logits_BV, live, self.marks.times) if times else logits_BV, live, decoding)
@@ -267,7 +312,8 @@ class Transcriber:
             most = how.tokens or self.network.config.decoder.max_length // 2
             decoding = self.model.decoding(temperature=temperature, top_k=0, top_p=1.0, beams=1, tokens=most)
             own = [derive(seeds[n], "temperature", step) for n in todo]
-            made = self.write(memory_BMD[todo], [beginnings[n] for n in todo], own, decoding)
+            memory_nMD = memory_BMD if len(todo) == len(beginnings) else memory_BMD[todo]
+            made = self.write(memory_nMD, [beginnings[n] for n in todo], own, decoding)
             for n, each in zip(todo, made, strict=True):
                 tried[n].append(each)
             todo = [n for n in todo if tried[n][-1].failed(how)]
@@ -318,6 +364,7 @@ class Transcriber:
                 work = left
             done = parts[min(begin + how.batch, len(parts)) - 1].pieces[-1][1] / self.mel.rate
             yield [segment for n in sorted(made) for segment in made[n]], done
+        self._read = None
 
     def _spoken(self, memory_BMD: Tensor, parts: Sequence[Chunk], asked: str, so_far: dict[str, float]) -> list[str]:
         """The language of each part: the one that was asked for, else its own where that is sure, else that of most of
@@ -389,6 +436,10 @@ class Transcriber:
         return made
 
 
+def _bytes(stack: Transformer) -> int:
+    return sum(each.numel() * each.element_size() for each in (*stack.parameters(), *stack.buffers()))
+
+
 def _drawn(logits_BV: Tensor, rows: Sequence[Row], decoding: Decoding) -> list[int]:
     """A token for each row; its log-probability is noted at temperature 1, as the checks want it."""
     if decoding.temperature == 0:
@@ -397,7 +448,10 @@ def _drawn(logits_BV: Tensor, rows: Sequence[Row], decoding: Decoding) -> list[i
     else:
         check_tops(logits_BV.amax(-1).tolist(), rows)
         tokens = sample(filters.tempered(logits_BV, decoding.temperature), [row.generator for row in rows]).tolist()
-    note(logits_BV, tokens, rows, decoding)
+    # In float32: 50,000 logits as float64 take longer than a step of a small network.
+    chance_B = logits_BV.gather(1, torch.tensor(tokens)[:, None])[:, 0] - logits_BV.logsumexp(-1)
+    for row, chance in zip(rows, chance_B.tolist(), strict=True):
+        row.logprobs.append(chance)
     return tokens
 
 

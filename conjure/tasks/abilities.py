@@ -25,6 +25,15 @@ HEADS = {
     "ForQuestionAnswering": ("answer", "embed"),
 }
 """How the class names of encoders end."""
+VOICES = ("vits", "speecht5", "hifigan", "speecht5_hifigan")
+"""Families that speak or hear and are no language models."""
+SPEECHT5 = {
+    "ForSpeechToText": ("transcribe",),
+    "ForTextToSpeech": ("speak",),
+    "ForSpeechToSpeech": ("convert",),
+}
+SOUND_CODECS = ("encodec", "dac", "musicgen")
+"""Families that send sound through codes and back, or write these codes."""
 PAINTER = ("draw", "vary", "inpaint", "outpaint")
 OWN = {
     "text_to_text": ("continue", "complete", "classify", "embed"),
@@ -47,6 +56,8 @@ def is_language_model(path: Path) -> bool:
     if shelf.is_picture_model(path):
         return False
     config = {} if shelf.gguf_file(path) is not None else _config(path)
+    if config.get("model_type") in (*VOICES, *SOUND_CODECS):
+        return False
     return is_public(path) or (config.get("kind") == "transformer" and config.get("task") in OWN)
 
 
@@ -75,6 +86,16 @@ def abilities(path: Path) -> tuple[str, ...]:
         return ("classify",) if name.endswith("ForSequenceClassification") else DECODER
     if family.kind == "speech_to_text":
         return ("transcribe",)
+    if family.kind == "sound_codec":
+        return ("reconstruct",)
+    if family.kind == "music":
+        return ("compose",)
+    if family.kind == "speech":
+        return ("transcribe",) if name.endswith("ForCTC") else ()
+    if family.kind == "voice":
+        return ("speak",)
+    if family.kind == "speecht5":
+        return next((does for ending, does in SPEECHT5.items() if name.endswith(ending)), ())
     return ("embed",) if family.kind in ("contrastive", "text") else ()
 
 
@@ -90,6 +111,17 @@ def pictures(path: Path) -> tuple[str, ...]:
     if kind not in ("sd", "sdxl"):
         return ("draw",) if kind == "dit" else PAINTER
     return {4: (*PAINTER, "control"), 8: ("edit",), 9: ("inpaint", "outpaint")}.get(channels, ())
+
+
+def writes_letters(path: Path) -> bool:
+    """Whether a public model of speech was trained by CTC: a letter for each frame (wav2vec 2.0 and its kin)."""
+    listed = _config(path).get("architectures")
+    return bool(isinstance(listed, list) and listed and str(listed[0]).endswith("ForCTC"))
+
+
+def family_name(path: Path) -> str:
+    """`model_type` of a public model's config.json."""
+    return str(_config(path).get("model_type") or "")
 
 
 def cannot(name: str, path: Path, task: str) -> ConjureError:

@@ -1,10 +1,10 @@
-"""speech -> text, by public Whisper models: what was said, and when, in any length of sound."""
+"""speech -> text, by public models (Whisper; wav2vec 2.0, HuBERT, XLSR, MMS; SpeechT5): what was said, and when, in any
+length of sound."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ from pydantic.dataclasses import dataclass
 
 from conjure.codecs.voice_activity import VoiceActivity
 from conjure.core.errors import ConjureError
-from conjure.core.events import Delta, Event, Progress, Result, Warn
-from conjure.media.audio import Audio
-from conjure.media.captions import Format, Segment, Writer, shortened
-from conjure.media.text import Text
+from conjure.core.events import Event, Warn
+from conjure.media.captions import Format
 from conjure.models.language import LanguageModel, Weights
+from conjure.models.listener import Listener
+from conjure.models.speecht5_listener import SpeechT5Listener
 from conjure.models.transcriber import Hearing, Transcriber
+from conjure.models.wave_listener import languages, load_listener
+from conjure.tasks.abilities import family_name, writes_letters
 from conjure.tasks.public import WEIGHTS, PublicTask
+from conjure.tasks.transcript import Listened, transcripts
 
 LADDER = 0.2
 """By so much the temperature rises where a part failed."""
@@ -53,43 +56,56 @@ class Transcribe(PublicTask):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._ready: tuple[LanguageModel, Transcriber] | None = None
+        self._heard: tuple[tuple[Weights | None, str], Listener | SpeechT5Listener] | None = None
 
     def transcriber(self, weights: Weights | None = None) -> Transcriber:
-        """The model with what belongs to it."""
+        """A Whisper with what belongs to it."""
         model = self.model(weights)
         if self._ready is None or self._ready[0] is not model:
             self._ready = model, Transcriber(model)
         return self._ready[1]
 
-    def generate(self, inputs: Sequence[Audio], options: TranscribeOptions, seeds: Sequence[int]) -> Iterator[Event]:
+    def listener(self, weights: Weights | None = None, language: str = "") -> Listener | SpeechT5Listener:
+        """A model that writes letters; one language at a time is kept."""
+        key = (weights, language if languages(self.path) else "")
+        if self._heard is None or self._heard[0] != key:
+            self._heard = None
+            whole = family_name(self.path) == "speecht5"
+            self._heard = key, SpeechT5Listener.load(self.path) if whole else load_listener(self.path, *key)[1]
+        return self._heard[1]
+
+    long = True
+
+    def generate(self, inputs: Sequence[Any], options: TranscribeOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One text per seed; a single one comes segment by segment. Seeds matter only where a part is drawn again."""
-        began = time.perf_counter()
-        if len(inputs) != 1 or inputs[0].kind != "audio":
-            raise ConjureError(f"expected one sound to listen to, got {len(inputs)} inputs",
-                               hint="give them one after the other")  # fmt: skip
-        transcriber, how = self.transcriber(options.weights), _hearing(options)
-        if how.translate and _layers(transcriber) == TURBO:
-            yield Warn("this model was not taught to translate: it may write in the language that is spoken")
-        sound = inputs[0]
-        samples_N = Audio(sound.mono()[None], sound.rate).at(transcriber.mel.rate).mono()
-        made, results = [], []
-        for seed in seeds:
-            writer, segments, pieces = Writer(options.format, options.width), list[Segment](), list[str]()
-            for found, done in transcriber.transcribe(samples_N, how, seed):
-                for segment in _captions(found, options):
-                    segments.append(segment)
-                    pieces.append(writer.push(segment))
-                    if len(seeds) == 1 and pieces[-1]:
-                        yield Delta(pieces[-1])
-                yield Progress(int(done), max(1, int(sound.seconds)), "second")
-            pieces.append(writer.finish())
-            if len(seeds) == 1 and pieces[-1]:
-                yield Delta(pieces[-1])
-            made.append(Text("".join(pieces)))
-            results.append(_told(segments, sound.seconds))
-            if not segments:
-                yield Warn("nothing was said, or it was too soft to tell from the noise (--no-gate reads all of it)")
-        yield Result(made, {"results": results, "seconds": round(time.perf_counter() - began, 3)})
+        how = _hearing(options)
+        if writes_letters(self.path) or family_name(self.path) == "speecht5":
+            yield from self._unused(options)
+            model = self.listener(options.weights, options.language)
+            model.doubt, rate = options.logprob, model.rate
+        else:
+            model = self.transcriber(options.weights)
+            if how.translate and _layers(model) == TURBO:
+                yield Warn("this model was not taught to translate: it may write in the language that is spoken")
+            rate = model.mel.rate
+        yield from transcripts(inputs, Listened(
+            read=lambda samples_N, seed, voice: model.transcribe(samples_N, replace(how, voice=voice), seed),
+            rate=rate, name=f"{self.path} {options.weights} {how}", voice=how.voice,
+        ), options, seeds)  # fmt: skip
+
+    def _unused(self, options: TranscribeOptions) -> Iterator[Event]:
+        """What a model that writes letters cannot do."""
+        if options.translate:
+            raise ConjureError(f"{self.path.name} writes what it hears: it cannot translate",
+                               hint="take a Whisper, such as openai/whisper-base")  # fmt: skip
+        if options.language and not languages(self.path):
+            yield Warn("this model knows one alphabet alone: --language changes nothing")
+        if languages(self.path) and not options.language:
+            yield Warn("this model hears the language that its files name: --language chooses another")
+        if options.prompt:
+            yield Warn("this model writes letter by letter: --prompt changes nothing")
+        if family_name(self.path) == "speecht5" and (options.words or options.weights not in (None, "fp32", "auto")):
+            yield Warn("a SpeechT5 gives no times of words and is held in fp32: --words and --weights change nothing")
 
 
 def _hearing(options: TranscribeOptions) -> Hearing:
@@ -104,21 +120,6 @@ def _hearing(options: TranscribeOptions) -> Hearing:
     )  # fmt: skip
 
 
-def _captions(found: Sequence[Segment], options: TranscribeOptions) -> list[Segment]:
-    if not options.width or options.format not in ("srt", "vtt"):
-        return list(found)
-    return [part for each in found for part in shortened(each, options.width * options.lines)]
-
-
 def _layers(transcriber: Transcriber) -> tuple[int, int]:
     config = transcriber.network.config
     return config.encoder.layers, config.decoder.layers
-
-
-def _told(segments: Sequence[Segment], seconds: float) -> dict[str, Any]:
-    """What the JSON says: the language most is in, how long the sound is, and every segment."""
-    spoken = Counter[str]()
-    for each in segments:
-        spoken[each.language] += round(1000 * (each.end - each.start)) + 1
-    said = {"language": max(spoken, key=spoken.__getitem__)} if spoken else {}
-    return {**said, "duration": round(seconds, 3), "segments": [each.told() for each in segments]}

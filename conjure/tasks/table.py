@@ -197,6 +197,15 @@ TABLE: tuple[Edge, ...] = (
         "draws what a text says, by a public picture model",
         public=True,
     ),
+    Edge(
+        ("text",),
+        "text",
+        "translate",
+        "conjure.tasks.translation:Translation",
+        "starter/translate",
+        "says the same in Spanish or in English",
+        several=True,
+    ),
     *(
         Edge(("text",), "text", task, f"conjure.tasks.{target}", "", summary, several=several, public=True)
         for task, target, summary, several in (
@@ -215,10 +224,34 @@ TABLE: tuple[Edge, ...] = (
         ("audio",),
         "text",
         "transcribe",
+        "conjure.tasks.ear:EarTask",
+        "starter/ear",
+        "writes what is said in English, and when",
+    ),
+    Edge(
+        ("audio",),
+        "text",
+        "transcribe",
         "conjure.tasks.speech_to_text:Transcribe",
         "",
         "writes what is said, and when",
         public=True,
+    ),
+    *(
+        Edge(("audio",), "audio", task, f"conjure.tasks.{target}", "", summary, public=public)
+        for task, target, summary, public in (
+            ("reconstruct", "sound_codec:Reconstruct", "sends speech through a neural codec and back", False),
+            ("reconstruct", "sound_codec:ReconstructPublic", "sends sound through a public codec and back", True),
+            ("continue", "continue_sound:ContinueSound", "goes on where speech stops", False),
+        )
+    ),
+    Edge(
+        ("audio",),
+        "audio",
+        "enhance",
+        "conjure.tasks.enhance:Enhance",
+        "starter/clean",
+        "takes noise and room away from speech",
     ),
     Edge(("text",), "music", "compose", "conjure.tasks.music:Compose", "", "composes in four voices what a text says"),
     *(
@@ -230,6 +263,50 @@ TABLE: tuple[Edge, ...] = (
         )
     ),
     Edge(("music",), "audio", "play", "conjure.tasks.play:Play", "", "plays a piece", by_rule=True),
+    Edge(
+        ("text",),
+        "audio",
+        "speak",
+        "conjure.tasks.speak:Speak",
+        "starter/voice",
+        "says a text, sentence by sentence",
+    ),
+    Edge(
+        ("text",),
+        "audio",
+        "speak",
+        "conjure.tasks.public_voices:PublicVoices",
+        "",
+        "says a text, by a public voice",
+        public=True,
+    ),
+    Edge(
+        ("audio",),
+        "audio",
+        "convert",
+        "conjure.tasks.convert_voice:ConvertVoice",
+        "",
+        "says it again in another voice",
+        public=True,
+    ),
+    Edge(
+        ("audio",),
+        "audio",
+        "reconstruct",
+        "conjure.tasks.vocoder:Vocode",
+        "",
+        "sends speech through a mel spectrogram and back",
+        made_by=("speak",),
+    ),
+    Edge(
+        ("text",),
+        "audio",
+        "compose",
+        "conjure.tasks.compose_sound:ComposeSound",
+        "",
+        "makes music that a text describes, by a public model",
+        public=True,
+    ),
 )
 
 
@@ -286,7 +363,7 @@ def direct(inputs: Sequence[str], output: str, task: str | None = None) -> Itera
 def path(inputs: Sequence[str], output: str, task: str | None = None) -> tuple[Edge, ...]:
     """The edge as a path of one, else the path with the fewest edges, the earliest in the table first.
 
-    Only a single medium is led through several edges; the last of them performs `task` if that is given.
+    Only a single medium is led through several edges; one of them performs `task` if that is given.
     """
     edge = _direct(inputs, output, task)
     if edge is not None:
@@ -321,13 +398,13 @@ def _direct(inputs: Sequence[str], output: str, task: str | None) -> Edge | None
 
 
 def _cheapest(edges: Iterable[Edge], start: str, output: str, task: str | None) -> tuple[Edge, ...] | None:
-    """Dijkstra over (edges used, their places in the table); the steps of a path each change the kind, except the last
-    one when it was asked for by name."""
+    """Dijkstra over (edges used, their places in the table); the steps of a path each change the kind, except the one
+    that was asked for by name."""
     steps = [(place, edge) for place, edge in enumerate(edges) if len(edge.inputs) == 1]
     queue: list[tuple[int, tuple[int, ...], str, tuple[Edge, ...]]] = [(0, (), start, ())]
     while queue:
         length, places, kind, taken = heapq.heappop(queue)
-        if taken and kind == output and (task is None or task in (taken[-1].task, taken[-1].module)):
+        if taken and kind == output and (task is None or any(task in (each.task, each.module) for each in taken)):
             return taken
         if length == MAX_PATH:
             continue

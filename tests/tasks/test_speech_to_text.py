@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers as tf
 
 import conjure
 from conjure.core.errors import ConjureError
@@ -15,7 +17,10 @@ from conjure.core.events import Delta, Event, Progress, Result, Warn
 from conjure.media.audio import Audio
 from conjure.media.captions import written
 from conjure.models.transcriber import Heard, Transcriber
+from conjure.tasks.abilities import abilities, writes_letters
 from conjure.tasks.speech_to_text import Transcribe, TranscribeOptions
+from tests.models import letters
+from tests.models.speech_t5s import speecht5
 from tests.models.whispers import whisper
 from tests.tasks.small_models import decoder
 
@@ -183,3 +188,78 @@ def test_a_file_has_the_format_of_its_name(task: Transcribe, tmp_path: Path) -> 
     assert plain == told["text"] and told["segments"] and told["duration"] == pytest.approx(11.5)
     conjure.make(sound, output=tmp_path / "b.srt", format="txt", **wish)
     assert (tmp_path / "b.srt").read_text() == plain  # as it was asked for
+
+
+# -- models that write letters -----------------------------------------------------------------------------------------
+
+
+def test_letters_of_a_public_model(tmp_path: Path) -> None:
+    folder = letters.letters(tmp_path / "base")
+    assert abilities(folder) == ("transcribe",)
+    sound = Audio(letters.voice(2)[None], RATE).at(48_000)
+    options: dict[str, Any] = {"gate": False, "logprob": -20.0}
+    task = Transcribe.load(folder)
+    events, result = run(task, sound, format="json", words=True, **options)
+    told = result.facts["results"][0]
+    words = [word["text"] for each in told["segments"] for word in each["words"]]
+    assert shown(events) == str(result.media[0]) and told["duration"] == 2.0 and len(words) > 2
+    assert " ".join(words) == " ".join(each["text"] for each in told["segments"])
+    assert not [event for event in events if isinstance(event, Warn)]
+    made = conjure.make(sound, to="txt", model=str(folder), seed=1, **options)
+    assert str(made).split() == words
+    unlikely = run(task, sound, gate=False, logprob=-0.001)
+    assert not str(unlikely[1].media[0]) and any(isinstance(event, Warn) for event in unlikely[0])
+    events, _ = run(task, sound, language="en", prompt="blue", **options)
+    assert [event.text.split(":")[1] for event in events if isinstance(event, Warn)] == [
+        " --language changes nothing", " --prompt changes nothing"]  # fmt: skip
+    with pytest.raises(ConjureError, match="cannot translate"):
+        run(task, sound, translate=True)
+
+
+def test_the_language_chooses_the_adapters(tmp_path: Path) -> None:
+    task = Transcribe.load(letters.mms(tmp_path))
+    sound = Audio(letters.voice(2)[None], RATE)
+    options: dict[str, Any] = {"gate": False, "logprob": -20.0}
+    texts = {}
+    for language, code in (("", "eng"), ("German", "deu"), ("azj-script_latin", "azj-script_latin")):
+        events, result = run(task, sound, language=language, **options)
+        assert result.facts["results"][0]["language"] == code
+        assert any(isinstance(event, Warn) and "--language chooses" in event.text for event in events) == (not language)
+        texts[code] = str(result.media[0])
+    assert set(texts["azj-script_latin"]) <= set("əğçsoa \n") and set(texts["deu"]) & set("äöüß")
+    with pytest.raises(ConjureError, match="does not know the language 'Klingon'"):
+        run(task, sound, language="Klingon")
+
+
+def test_a_tower_without_letters_hears_nothing(tmp_path: Path) -> None:
+    config = {"model_type": "wav2vec2", "architectures": ["Wav2Vec2Model"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert abilities(tmp_path) == () and not writes_letters(tmp_path)
+
+
+def test_a_speecht5_writes_part_after_part(tmp_path: Path) -> None:
+    folder, reference = speecht5(tmp_path / "asr", "text")
+    assert abilities(folder) == ("transcribe",)
+    gap = np.zeros(3 * RATE, np.float32)
+    spoken = [letters.voice(1.5), letters.voice(1.0, 2)]
+    sound = Audio(np.concatenate([gap, spoken[0], gap, spoken[1], gap])[None], RATE)
+    task = Transcribe.load(folder)
+    options: dict[str, Any] = {"logprob": -20.0}
+    events, result = run(task, sound, words=True, weights="int8", **options)
+    told = result.facts["results"][0]["segments"]
+    assert [each["start"] for each in told] == pytest.approx([2.8, 7.3], abs=0.2) and len(told) == 2
+    assert any("--words and --weights" in event.text for event in events if isinstance(event, Warn))
+    assert [event.step for event in events if isinstance(event, Progress)] == [4, 8]
+    whole = Audio(spoken[0][None], RATE)
+    made = reference.generate(torch.from_numpy(spoken[0])[None], max_new_tokens=38, do_sample=False, num_beams=1)
+    wanted = tf.SpeechT5Tokenizer.from_pretrained(folder).decode(made[0], skip_special_tokens=True)
+    assert str(run(task, whole, gate=False, **options)[1].media[0]) == wanted.strip()
+    assert not str(run(task, whole, gate=False, logprob=-0.0001)[1].media[0])
+    with pytest.raises(ConjureError, match="cannot translate"):
+        run(task, whole, translate=True)
+    with pytest.raises(ConjureError, match="at least 25 ms"):
+        run(task, Audio(voice(0.01)[None], RATE))
+    speaker, _ = speecht5(tmp_path / "tts", "voice")
+    with pytest.raises(ConjureError, match="writes no text"):
+        run(Transcribe.load(speaker), whole)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from conjure.models.checkpoint import Tensors
 from conjure.models.public.names import Map
 from conjure.models.public.settings import Settings
 from conjure.models.transformer import Transformer
@@ -34,5 +35,7 @@ class Family:
     """What config.json may leave out."""
     ignore: tuple[str, ...] = ()
     """Patterns of further tensors that are not needed."""
+    opened: Callable[[Tensors], Tensors] = lambda tensors: tensors
+    """The tensors of a file as the names mean them."""
     kind: str = "decoder"
     """decoder, encoder, pair (encoder and decoder), or the name of a tower."""

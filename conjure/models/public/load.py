@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from conjure.core.errors import ConjureError, suggest
 from conjure.models.checkpoint import Checkpoint, Tensors, misfits, shortened
-from conjure.models.public import decoders, encoders, pairs, towers
+from conjure.models.public import decoders, encoders, musicgen, pairs, sound_codecs, speecht5, towers, voices
 from conjure.models.public.family import IGNORED, Family
 from conjure.models.public.gguf import GgufFile
 from conjure.models.public.names import Map, Rule, rule_for
 from conjure.models.public.settings import Settings
 from conjure.nn.quantised import quantised_like
 
-FAMILIES: dict[str, Family] = {**decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES, **towers.FAMILIES}
+FAMILIES: dict[str, Family] = {
+    **decoders.FAMILIES, **encoders.FAMILIES, **pairs.FAMILIES, **towers.FAMILIES, **voices.FAMILIES,
+    **speecht5.FAMILIES, **sound_codecs.FAMILIES, **musicgen.FAMILIES,
+}  # fmt: skip
 SHOWN = 20
 SMALL = 1 << 16
 
@@ -122,6 +125,7 @@ def build(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> tuple
 def laid_out(config: dict[str, Any], tensors: Tensors, dtype: torch.dtype) -> Loading:
     """The network of a public model with its weights still on disk. Misfits are one `ConjureError` that lists them."""
     kind, family = family_of(config)
+    tensors = family.opened(tensors)
     shaped = family.config(Settings(config, family.defaults))
     disk = _Disk(tensors, family.prefix, family.inner)
     shaped, tied = _tied(shaped, family, disk)

@@ -245,8 +245,7 @@ def wav2vec2(s: Settings) -> SpeechTowerConfig:
     )  # fmt: skip
     added = s.flag("add_adapter", default=False)
     return SpeechTowerConfig(
-        stack=stack, widths=_numbers(s, "conv_dim"), kernels=_numbers(s, "conv_kernel"),
-        strides=_numbers(s, "conv_stride"), convolution_bias=s.flag("conv_bias", default=False),
+        stack=stack, **convolutions(s), convolution_bias=s.flag("conv_bias", default=False),
         activation=s.activation("feat_extract_activation"),
         convolution_norm="first" if s.get("feat_extract_norm", default="group") == "group" else "all",
         feature_norm=s.flag("feat_proj_layer_norm", default=True),
@@ -258,6 +257,11 @@ def wav2vec2(s: Settings) -> SpeechTowerConfig:
         shorter_stride=s.integer("adapter_stride", default=2),
         vocab=s.integer("vocab_size") if name.endswith("ForCTC") else 0,
     )  # fmt: skip
+
+
+def convolutions(s: Settings) -> dict[str, Any]:
+    """Those that read waves: `widths`, `kernels` and `strides` of a `SpeechTowerConfig`."""
+    return {ours: _numbers(s, disk) for disk, ours in CONVOLUTIONS.items()}
 
 
 def _numbers(s: Settings, name: str) -> tuple[int, ...]:
