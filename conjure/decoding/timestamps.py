@@ -66,8 +66,8 @@ def timed(logits_BV: Tensor, rows: Sequence[Past], tokens: TimeTokens) -> Tensor
         if times:
             least = times[-1] if last and not before else times[-1] + 1  # no phrase is empty
             logits_BV[b, tokens.first : least] = RULED_OUT
-    log_p_BV = logits_BV.log_softmax(-1)
-    likelier_B = log_p_BV[:, tokens.first :].logsumexp(-1) > log_p_BV[:, : tokens.first].amax(-1)
+    # Both sides as logits: what makes them probabilities is the same, and takes as long as a step of a small network.
+    likelier_B = logits_BV[:, tokens.first :].logsumexp(-1) > logits_BV[:, : tokens.first].amax(-1)
     logits_BV[:, : tokens.first].masked_fill_(likelier_B[:, None], RULED_OUT)
     return logits_BV
 

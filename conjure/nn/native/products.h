@@ -195,7 +195,7 @@ inline void dots(
                 vf v[S];
                 const uint8_t* at = w + n * apart + (k + u) * stride;
                 Read::get(at, v);
-                if (R == 1) __builtin_prefetch(at + AHEAD);
+                if (R == 1 || N == 2) __builtin_prefetch(at + AHEAD);
                 for (int s = 0; s < S; s++)
                     for (int r = 0; r < R; r++) acc[u][n][r][s % P] += v[s] * x[r * xs + (k + u) * S + s];
             }
@@ -285,7 +285,7 @@ void product(const Matrix& m, int tile, int count, const Rows& a, int rows, floa
         else dense<ReadBF16, BLOCK>(m, tile, a, rows, y, ys, 2);
     } else {
         int n = 0;
-        for (; rows == 1 && n + 2 <= count; n += 2)
+        for (; (rows == 1 || rows % 4 == 0) && n + 2 <= count; n += 2)  // sums in the same order as one by one
             if (m.kind == FP32) dense<ReadF32, 2>(m, tile + n, a, rows, y + LANES * n, ys, 4);
             else dense<ReadBF16, 2>(m, tile + n, a, rows, y + LANES * n, ys, 2);
         for (; n < count; n++)

@@ -8,9 +8,10 @@
 // Inputs are padded to 32 and outputs to 16. Before a product with int8 or int4 the activations are rounded to int8
 // with one scale per group of 32, as llama.cpp does, so that products are sums of integers. Keys lie as
 // [slot / 16][C][16], values as [slot][C padded to 16]: both products of attention are the product with an fp32 (or
-// fp16) matrix.
+// fp16) matrix. What a decoder reads across (the memory) lies in the same way.
 //
-// Legend: B rows of the batch, T new tokens of each, R = B T, D width, H query heads, K key heads, C head width.
+// Legend: B rows of the batch, T new tokens of each, R = B T, D width, H query heads, K key heads, C head width, M slots
+// of the memory.
 
 #include <atomic>
 #include <chrono>
@@ -32,7 +33,8 @@ struct Norm {
 };
 struct Layer {
     Matrix qkv, out, gate, up, down;  // a plain feed-forward layer has no gate (no data)
-    Norm attention_in, attention_out, attention_post, mlp_in, mlp_out, mlp_post, q, k;
+    Matrix cross_q, cross_out;        // of attention to the memory; without data there is none
+    Norm attention_in, attention_out, attention_post, mlp_in, mlp_out, mlp_post, q, k, cross_in, cross_post;
     const float* sinks;   // a logit per head that takes part in the softmax, or null
     const float* slopes;  // of ALiBi, per head, or null
     float scale;
@@ -56,7 +58,9 @@ struct Call {
     uint8_t *keys, *values;  // [layer, held, K, capacity, ...]
     const float *cos[2], *sin[2];  // [capacity, rotated / 2]
     float* logits;  // [B, 1 or T, V]; null: none are needed
-    int32_t batch, tokens, held, capacity, rotated[2], last_only, threads;
+    const uint8_t *memory_keys, *memory_values;  // [layer, memory_held, H, memory_slots, ...]
+    const int64_t *memory_places, *memory_lengths;  // [B]: which row of the memory each reads, and how much of it
+    int32_t batch, tokens, held, capacity, rotated[2], last_only, threads, memory_held, memory_slots;
 };
 
 namespace {
@@ -308,12 +312,12 @@ float softmax(float* s, const Layer& l, const Query& q, int low, int high, int64
     return sum;
 }
 
-// Up to 8 queries that share a key head: scores, softmax, weighted values
+// Up to 8 queries that share a key head, of which there are `slots`: scores, softmax, weighted values
 template <class Read, int R>
-void attend(
-    Own& own, const Layer& l, const Query* queries, const uint8_t* keys, const uint8_t* values, int64_t padding) {
+void attend(Own& own, const Layer& l, const Query* queries, const uint8_t* keys, const uint8_t* values, int slots,
+            int64_t padding) {
     const Model& m = *pass.m;
-    int C = m.width, wide = padded(C, LANES), long_ = pass.c->capacity + LANES, size = m.half_cache ? 2 : 4;
+    int C = m.width, wide = padded(C, LANES), long_ = slots + LANES, size = m.half_cache ? 2 : 4;
     int low = queries[0].from, high = queries[0].end;
     for (int r = 0; r < R; r++) {
         const float* q = pass.qkv.data() + (size_t)queries[r].row * pass.qkv_wide + queries[r].head * C;
@@ -366,8 +370,35 @@ void attention(int thread, const Layer& l, int number) {
             const uint8_t* keys = c.keys + keys_at(number, b, head) * m.width * size;
             const uint8_t* values = c.values + keys_at(number, b, head) * padded(m.width, LANES) * size;
             by_eights(count, [&]<int R>(int row) {
-                if (m.half_cache) attend<ReadF16, R>(pass.own[thread], l, queries + row, keys, values, pad);
-                else attend<ReadF32, R>(pass.own[thread], l, queries + row, keys, values, pad);
+                Own& own = pass.own[thread];
+                if (m.half_cache) attend<ReadF16, R>(own, l, queries + row, keys, values, c.capacity, pad);
+                else attend<ReadF32, R>(own, l, queries + row, keys, values, c.capacity, pad);
+            });
+        }
+    });
+    pool->barrier();
+}
+
+// Attention to the memory, by queries that stand where those of a layer's own attention stood
+void look_across(int thread, const Layer& l, int number) {
+    const Model& m = *pass.m;
+    const Call& c = *pass.c;
+    Layer bare = {};
+    bare.scale = l.scale;
+    int tokens = pass.R / c.batch, pieces = (tokens + 7) / 8, size = m.half_cache ? 2 : 4;
+    share(c.batch * m.heads * pieces, 1, [&](int from, int end) {
+        for (int item = from; item < end; item++) {
+            int b = item / pieces / m.heads, head = item / pieces % m.heads, first = item % pieces * 8;
+            int count = tokens - first < 8 ? tokens - first : 8;
+            Query queries[8];
+            for (int i = 0; i < count; i++) queries[i] = {b * tokens + first + i, head, 0, (int)c.memory_lengths[b]};
+            size_t at = (((size_t)number * c.memory_held + c.memory_places[b]) * m.heads + head) * c.memory_slots;
+            const uint8_t* keys = c.memory_keys + at * m.width * size;
+            const uint8_t* values = c.memory_values + at * padded(m.width, LANES) * size;
+            by_eights(count, [&]<int R>(int row) {
+                Own& own = pass.own[thread];
+                if (m.half_cache) attend<ReadF16, R>(own, bare, queries + row, keys, values, c.memory_slots, 0);
+                else attend<ReadF32, R>(own, bare, queries + row, keys, values, c.memory_slots, 0);
             });
         }
     });
@@ -458,6 +489,15 @@ void whole_pass(int thread) {
         if (number == m.count - 1 && !m.parallel) last_only(thread);
         rows = &prepare(thread, pass.shared, none, pass.attended, pass.heads_wide, l.out);
         add(thread, l.out, *rows, l.attention_out, l.attention_post);
+        if (l.cross_q.data) {
+            rows = &prepare(thread, pass.shared, l.cross_in, pass.x, pass.wide, l.cross_q);
+            multiply(thread, l.cross_q, nullptr, *rows, pass.R, [&](int r, int column, vf y, vf) {
+                store(pass.qkv.data() + (size_t)r * pass.qkv_wide + column, y);
+            });
+            look_across(thread, l, number);
+            rows = &prepare(thread, pass.shared, none, pass.attended, pass.heads_wide, l.cross_out);
+            add(thread, l.cross_out, *rows, none, l.cross_post);
+        }
         if (!m.parallel) mlp = &prepare(thread, pass.shared, l.mlp_in, pass.x, pass.wide, l.up);
         bool gated = l.gate.data != nullptr;
         const Matrix& first = gated ? l.gate : l.up;
@@ -485,10 +525,11 @@ void room(const Model& m, const Call& c) {
     pass.shared.size(R, most);
     if (m.parallel) pass.shared_mlp.size(R, m.dim);
     if ((int)pass.own.size() < c.threads) pass.own.resize(c.threads);
+    int slots = c.capacity > c.memory_slots ? c.capacity : c.memory_slots;
     for (Own& own : pass.own) {
         own.rows.size(1, most), own.mlp.size(1, m.dim);
         grow(own.first, (size_t)R * BLOCK * LANES), grow(own.second, (size_t)R * BLOCK * LANES);
-        grow(own.scores, (size_t)8 * (c.capacity + LANES)), grow(own.queries, (size_t)8 * padded(m.width, LANES));
+        grow(own.scores, (size_t)8 * (slots + LANES)), grow(own.queries, (size_t)8 * padded(m.width, LANES));
     }
 }
 
@@ -567,6 +608,35 @@ int conjure_pack(const Source* source, int threads) {
         });
     });
     return trouble;
+}
+
+// Keys and values of one layer of a memory, from [B, M, 2, H, C] into [B, H, slots / 16, C, 16] and [B, H, slots, C
+// padded to 16]; what is behind the M is left as it was
+void conjure_remember(
+    const float* both, uint8_t* keys, uint8_t* values, int batch, int length, int slots, int heads, int width, int half,
+    int threads) {
+    std::lock_guard<std::mutex> lock(one_at_a_time);
+    awake();
+    static struct { const float* both; uint8_t *keys, *values; int batch, length, slots, heads, width, half; } given;
+    given = {both, keys, values, batch, length, slots, heads, width, half};
+    pool->run(threads, [](int) {
+        const auto& g = given;
+        share(g.batch * g.heads, 1, [&](int from, int end) {
+            for (int item = from; item < end; item++)
+                for (int at = 0; at < g.length; at++) {
+                    int C = g.width, wide = padded(C, LANES), size = g.half ? 2 : 4;
+                    const float* k = g.both + (((size_t)(item / g.heads) * g.length + at) * 2 * g.heads
+                                               + item % g.heads) * C;
+                    const float* v = k + (size_t)g.heads * C;
+                    uint8_t* key = g.keys + (((size_t)item * g.slots + at / LANES * LANES) * C + at % LANES) * size;
+                    uint8_t* value = g.values + ((size_t)item * g.slots + at) * wide * size;
+                    for (int i = 0; i < C; i++) {
+                        if (g.half) put_half(key + i * LANES * size, k[i]), put_half(value + i * size, v[i]);
+                        else memcpy(key + i * LANES * size, k + i, 4), memcpy(value + i * size, v + i, 4);
+                    }
+                }
+        });
+    });
 }
 
 void conjure_row(const Matrix* matrix, int64_t row, float* x) { embed(*matrix, row, x); }

@@ -30,9 +30,9 @@ class Norm(Structure):
 
 class Layer(Structure):
     _fields_ = [
-        *[(name, Matrix) for name in ("qkv", "out", "gate", "up", "down")],
+        *[(name, Matrix) for name in ("qkv", "out", "gate", "up", "down", "cross_q", "cross_out")],
         *[(name, Norm) for name in ("attention_in", "attention_out", "attention_post")],
-        *[(name, Norm) for name in ("mlp_in", "mlp_out", "mlp_post", "q", "k")],
+        *[(name, Norm) for name in ("mlp_in", "mlp_out", "mlp_post", "q", "k", "cross_in", "cross_post")],
         ("sinks", c_void_p),
         ("slopes", c_void_p),
         ("scale", c_float),
@@ -63,9 +63,10 @@ class Call(Structure):
         ("cos", c_void_p * 2),
         ("sin", c_void_p * 2),
         ("logits", c_void_p),
+        *[(name, c_void_p) for name in ("memory_keys", "memory_values", "memory_places", "memory_lengths")],
         *_integers("batch", "tokens", "held", "capacity"),
         ("rotated", c_int32 * 2),
-        *_integers("last_only", "threads"),
+        *_integers("last_only", "threads", "memory_held", "memory_slots"),
     ]
 
 
@@ -84,6 +85,8 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.conjure_pass.restype = None
     library.conjure_product.argtypes = [POINTER(Matrix), c_void_p, c_void_p, c_int32, c_int32]
     library.conjure_product.restype = None
+    library.conjure_remember.argtypes = [*[c_void_p] * 3, *[c_int32] * 7]
+    library.conjure_remember.restype = None
     library.conjure_row.argtypes = [POINTER(Matrix), c_int64, c_void_p]
     library.conjure_row.restype = None
     library.conjure_pack.argtypes = [POINTER(Source), c_int32]

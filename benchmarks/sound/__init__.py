@@ -1,0 +1,1 @@
+"""Hearing beside other programs: `python -m benchmarks.sound`."""
