@@ -18,7 +18,7 @@ from conjure.core.events import Event
 from conjure.media import Text
 from conjure.serve.errors import ApiError
 from conjure.serve.state import Server
-from conjure.studio import chat, compare, edit, listen, make, models, past, player, showing, train
+from conjure.studio import chat, compare, edit, listen, make, models, past, player, showing, speak, train
 from conjure.studio.theme import CSS, HEAD, theme
 from conjure.tasks.make import plan, run
 
@@ -82,6 +82,8 @@ def blocks(home: Callable[[], Server]) -> gr.Blocks:
                 edit.page(home)
             with gr.Tab("Listen", id="listen") as tab:
                 listen.page(home, tab)
+            with gr.Tab("Speak", id="speak") as tab:
+                speak.page(home, tab)
             with gr.Tab("Compare", id="compare"):
                 compare.page(home)
             with gr.Tab("History", id="history") as tab:

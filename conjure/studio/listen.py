@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, get_args
@@ -12,22 +12,21 @@ import gradio as gr
 
 from conjure.core.errors import ConjureError
 from conjure.media.audio import Audio
-from conjure.media.captions import Format, Segment, Word, written
+from conjure.media.captions import Format, written
 from conjure.serve.errors import ApiError
-from conjure.serve.making import planned_for, route, working
+from conjure.serve.making import planned_for, working
 from conjure.serve.state import Server
 from conjure.serve.worker import Ticket
-from conjure.studio.choices import able
 from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
-from conjure.studio.forms import Form, form
 from conjure.studio.player import heard, player
 from conjure.studio.showing import placed
-from conjure.tasks.table import Edge, everything
+from conjure.studio.task_forms import TaskForms
+from conjure.tasks.transcript import segment
 
 TASK = "transcribe"
 OWN = ("format", "width", "lines", "words")
 """Options that the page sets itself: all formats are offered at the end, and word times are what it shows."""
-FIRST = ("language", "translate", "prompt")
+FIRST = ("language",)
 """Options that stand first, where a model has them."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -42,11 +41,10 @@ class _Listen:
 
     def __init__(self, home: Callable[[], Server], tab: gr.Tab) -> None:
         self.home = home
-        self.edges = [edge for edge in everything() if edge.task == TASK]
         self.tickets: dict[str, Ticket | None] = {}
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
-                self._asking()
+                self._asking(tab)
             with gr.Column(scale=6, min_width=320):
                 self.status = gr.HTML(notice("Choose a sound, or record one."), elem_id="listen-status")
                 self.written = gr.Textbox(label="So far", lines=6, max_lines=14, visible=False, interactive=False,
@@ -55,49 +53,20 @@ class _Listen:
                 with gr.Row(elem_classes=["row-wrap", "tight"], visible=False) as self.taking:
                     self.files = [gr.DownloadButton(f".{each}", size="md", min_width=70, elem_id=f"listen-{each}")
                                   for each in FORMATS]  # fmt: skip
-        self._listeners(tab)
+        seen = [self.status, self.written, self.player, self.taking, self.stop, *self.files]
+        self.go.click(self._run, [self.sound, *self.forms.inputs], seen, **QUIET)
+        self.stop.click(self._stopped, None, None, **QUIET)
 
-    def _asking(self) -> None:
+    def _asking(self, tab: gr.Tab) -> None:
         self.sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="A sound", buttons=[],
                               elem_id="listen-sound")  # fmt: skip
-        self.model = gr.Dropdown([], label="Model", elem_id="listen-model", filterable=False)
         with gr.Row(elem_classes="tight"):
             self.go = gr.Button("Write it down", variant="primary", elem_id="listen-go", elem_classes="go", scale=3)
             self.stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="listen-stop", scale=1,
                                   min_width=80)  # fmt: skip
-        self.forms: list[Form] = []
-        self.groups: list[gr.Column] = []
-        for edge in self.edges:
-            with gr.Column(visible=edge is self.edges[0]) as group:
-                self.forms.append(_form(edge))
-            self.groups.append(group)
-
-    def _listeners(self, tab: gr.Tab) -> None:
-        seen = [self.status, self.written, self.player, self.taking, self.stop, *self.files]
-        tab.select(self._offer, [self.model], [self.model], **QUIET)
-        self.model.change(self._turned, [self.model], self.groups, **QUIET)
-        values = [each for one in self.forms for each in one.components]
-        self.go.click(self._run, [self.sound, self.model, *values], seen, **QUIET)
-        self.stop.click(self._stopped, None, None, **QUIET)
+        self.forms = TaskForms(self.home, tab, TASK, first=FIRST, own=OWN, prefix="listen")
 
     # ---------------------------------------------------------------- what happens
-    async def _offer(self, chosen: str | None) -> Any:
-        names = await asyncio.to_thread(self._models)
-        return gr.Dropdown(names, value=chosen if chosen in names else (names or [None])[0])
-
-    def _models(self) -> list[str]:
-        offered = self.home().keeper.offered()
-        return list(dict.fromkeys(name for edge in self.edges for name in able(edge, offered) if name))
-
-    def _edge(self, model: str | None) -> Edge:
-        offered = self.home().keeper.offered()
-        return next((edge for edge in self.edges if model in able(edge, offered)), self.edges[0])
-
-    async def _turned(self, model: str | None) -> list[Any]:
-        """The options of the chosen model."""
-        now = await asyncio.to_thread(self._edge, model)
-        return [gr.Column(visible=edge is now) for edge in self.edges]
-
     async def _run(self, request: gr.Request, path: str | None, model: str | None, *values: Any) -> AsyncIterator[Any]:
         """The sound written down, phrase by phrase; at the end the text that follows its player."""
         key = str(request.session_hash)
@@ -111,7 +80,7 @@ class _Listen:
                 raise ConjureError("there is no sound yet", hint="choose a file, or record one")
             sound, shown = await asyncio.to_thread(heard, path)
             yield _seen(player=await asyncio.to_thread(player, sound, shown))
-            options = await asyncio.to_thread(self._options, model, values)
+            options = await asyncio.to_thread(self.forms.options, model, values) | {"words": True}
             home = self.home()
             planned = await asyncio.to_thread(
                 lambda: planned_for(home, [sound], to="text", task=TASK, model=model or "", options=options)
@@ -128,25 +97,10 @@ class _Listen:
         finally:
             self.tickets.pop(key, None)
 
-    def _options(self, model: str | None, values: Sequence[Any]) -> dict[str, Any]:
-        """What the form of the model's edge says; `values` are those of all forms."""
-        now, at = self._edge(model), 0
-        for edge, one in zip(self.edges, self.forms, strict=True):
-            if edge is now:
-                return one.options(values[at : at + len(one.components)]) | {"words": True}
-            at += len(one.components)
-        raise AssertionError("an edge of the page")
-
     def _stopped(self, request: gr.Request) -> None:
         ticket = self.tickets.get(str(request.session_hash))
         if ticket is not None:
             ticket.cancel()
-
-
-def _form(edge: Edge) -> Form:
-    options = route(edge)["options"]["properties"]
-    first = {name: options[name] for name in FIRST if name in options}
-    return form({"properties": first | options}, leave_out=OWN, prefix=f"listen-{edge.module}")
 
 
 # -- the right side: status, text so far, player, row of files, stop, the files ------
@@ -170,16 +124,10 @@ def _seen(
 def _ended(stage: Stage, sound: Audio, shown: str, stem: str) -> list[Any]:
     """The text beside its sound, and a file in every format."""
     told = stage.end.result.facts["results"][0]["segments"]
-    segments = [_segment(each) for each in told]
+    segments = [segment(each) for each in told]
     files = [placed(written(segments, each).encode(), f"{stem}.{each}") for each in FORMATS]
     pace = sound.seconds / max(stage.end.seconds, 1e-3)
     words = f"Done in {stage.end.seconds:.1f} s, {pace:.1f} times as fast as it was spoken." if told else "Done."
     line = status(Stage(warnings=stage.warnings)) + notice(words)
     return _seen(status=line, written="", player=player(sound, shown, told), stop=False, files=files if told else ())
 
-
-def _segment(its: Mapping[str, Any]) -> Segment:
-    """A segment from what a transcript's JSON says of it."""
-    words = tuple(Word(each["start"], each["end"], each["text"], each.get("probability", 1.0))
-                  for each in its.get("words", ()))  # fmt: skip
-    return Segment(**{**its, "words": words})

@@ -30,8 +30,7 @@ STYLE = """
 .listening .wave { position: relative; height: 72px; cursor: pointer; border-radius: 8px; overflow: hidden;
   border: 1px solid var(--border-color-primary); background: var(--background-fill-secondary); }
 .listening .wave svg { position: absolute; inset: 0; width: 100%; height: 100%; stroke: var(--neutral-400); }
-.listening .wave .played { stroke: var(--primary-600); clip-path: inset(0 calc(100% - var(--at)) 0 0); }
-.dark .listening .wave .played { stroke: var(--primary-300); }
+.listening .wave .played { stroke: var(--primary-500); clip-path: inset(0 calc(100% - var(--at)) 0 0); }
 .listening .said { max-height: 420px; overflow-y: auto; position: relative; font-size: 16px; line-height: 1.6;
   padding: 4px 12px; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 .listening .said p { margin: 6px 0; padding-left: 64px; text-indent: -64px; }
@@ -39,9 +38,8 @@ STYLE = """
   font-variant-numeric: tabular-nums; color: var(--link-text-color); background: none; border: 0; cursor: pointer; }
 .listening .said [data-start] { cursor: pointer; }
 .gradio-container :is(#time, #duration, .playback span) { color: var(--body-text-color-subdued) !important; }
-.listening .said span.now { background: var(--primary-100); border-radius: 3px; }
-.dark .gradio-container :is(#time, #duration, .playback span) { color: var(--body-text-color-subdued) !important; }
-.listening .said span.now { background: var(--primary-800); }
+.listening .said span.now { background: color-mix(in srgb, var(--primary-400) 30%, transparent);
+  border-radius: 3px; }
 """
 
 SCRIPT = """
