@@ -12,6 +12,7 @@ import torch
 import conjure
 from conjure.codecs.image_autoencoder import to_pixels
 from conjure.core.paths import starters_dir
+from conjure.media.audio import Audio
 from conjure.metrics.template_search import centred, nearest
 from conjure.models.folder import read_config
 from conjure.tasks.text_to_image import TextToImage
@@ -19,10 +20,18 @@ from conjure.tasks.text_to_image import TextToImage
 STARTERS = sorted(path.parent.name for path in starters_dir().glob("*/config.json"))
 
 
-def test_there_are_six_and_they_are_small() -> None:
-    assert STARTERS == ["chat", "code", "features-mnist", "pictograms", "pictograms-edit", "story"]
+SOUND = ("clean", "ear", "translate", "voice")
+LICENCES = {"clean": "CC-BY-4.0", "ear": "CC-BY-SA-4.0", "features-mnist": "CC-BY-SA-3.0"}
+"""Of those whose data ask for more than our own."""
+
+
+def test_they_are_few_and_small() -> None:
+    assert [name for name in STARTERS if name not in SOUND] == [
+        "chat", "code", "features-mnist", "pictograms", "pictograms-edit", "story"
+    ]  # fmt: skip
     weights = [path for path in starters_dir().rglob("*") if path.suffix == ".safetensors"]
-    assert sum(path.stat().st_size for path in weights) <= 77 * 2**20
+    of_sound = [path.stat().st_size for path in weights if path.parent.name in SOUND]
+    assert sum(of_sound) <= 25 * 2**20 and sum(path.stat().st_size for path in weights) <= sum(of_sound) + 77 * 2**20
 
 
 @pytest.mark.parametrize("name", STARTERS)
@@ -30,7 +39,7 @@ def test_card_and_config_agree(name: str) -> None:
     folder = starters_dir() / name
     config, card = read_config(folder), (folder / "README.md").read_text(encoding="utf-8")
     assert f"licence: {config['licence']}\n" in card and f"summary: {config['summary']}\n" in card
-    assert config["licence"] == ("CC-BY-SA-3.0" if name == "features-mnist" else "Apache-2.0")
+    assert config["licence"] == LICENCES.get(name, "Apache-2.0")
     assert "## Data" in card and "## Limits" in card and "MEASURED" not in card
     assert not [path.name for path in folder.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
 
@@ -94,3 +103,25 @@ def test_code_fills_a_gap_and_leaves_the_rest_as_it_was() -> None:
     before, after = "def total(values):\n    result = 0\n    for value in values:\n        ", "\n    return result\n"
     made = str(conjure.make(before + after, task="complete", at="4:8", seed=0))
     assert made.startswith(before) and made.endswith(after) and len(made) > len(before + after)
+
+
+def test_what_the_voice_says_the_ear_hears(tmp_path: Path) -> None:
+    """Not every word: it is a small ear."""
+    said = "the king was not in the house that morning"
+    conjure.make(said, output=tmp_path / "said.wav", voice="rms", seed=1)
+    heard = str(conjure.make(tmp_path / "said.wav", output=tmp_path / "heard.txt")).lower()
+    assert len(set(said.split()) & set(heard.rstrip(".").split())) >= 4, heard
+
+
+def test_short_sentences_are_translated_both_ways() -> None:
+    assert str(conjure.make("Where is the library?", task="translate")).strip() == "¿Dónde está la biblioteca?"
+    assert "house" in str(conjure.make("Esta es mi casa.", task="translate"))
+
+
+def test_noise_is_taken_out_of_speech() -> None:
+    spoken = conjure.make("a house at the edge of a wood", to="audio", voice="rms", seed=1)
+    clean = spoken.mono()
+    noise = np.random.default_rng(0).standard_normal(len(clean)).astype(np.float32)
+    noisy = clean + noise * np.sqrt((clean**2).mean()) / 3
+    better = conjure.make(Audio(noisy[None] / 4, spoken.rate), to="audio", task="enhance").mono()[: len(clean)] * 4
+    assert ((better - clean) ** 2).mean() < 0.5 * ((noisy - clean) ** 2).mean()
