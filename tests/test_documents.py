@@ -20,7 +20,7 @@ from conjure.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ("architecture", "language", "families", "speed", "log", "provenance", "data", "images", "serve", "history",
-        "studio")
+        "studio", "sound")
 PAGES = ("README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in DOCS))
 
 
