@@ -26,7 +26,7 @@ VOCODED: Any = Field(
     default="", description=f"what makes a wave of the frames of a SpeechT5 (none: {VOCODER})", json_schema_extra=LOCAL
 )
 CONSENT: Any = Field(
-    default="", description="who agreed that this voice is used, and how; it is written into the file", max_length=2000
+    default="", description="who agreed that this voice is used, and how; kept in the record", max_length=2000
 )
 """The options `voice`, `vocoder` and `consent`."""
 

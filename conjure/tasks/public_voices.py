@@ -34,12 +34,12 @@ class PublicVoicesOptions:
     """Who speaks, and how."""
 
     speaker: int = Field(default=0, ge=0, description="which of the model's speakers, by number")
-    speed: float | None = Field(default=None, ge=0.25, le=4, description="how fast (none: as the model's files say)")
+    speed: float | None = Field(default=None, ge=0.25, le=4, description="how fast (none: as the model itself says)")
     noise: float | None = Field(
-        default=None, ge=0, le=2, description="how much the sound varies (none: as the model's files say)"
+        default=None, ge=0, le=2, description="how much the sound varies (none: as the model itself says)"
     )
     duration_noise: float | None = Field(
-        default=None, ge=0, le=2, description="how much the rhythm varies (none: as the model's files say)"
+        default=None, ge=0, le=2, description="how much the rhythm varies (none: as the model itself says)"
     )
     pause: float = Field(default=0.25, ge=0, le=10, description="seconds of silence between sentences")
     voice: str = VOICE
