@@ -147,7 +147,7 @@ def from_pipe(stream: IO[bytes]) -> Live:
 def from_microphone(rate: int = 16_000) -> Live:
     """What the default microphone hears, through the package `sounddevice`."""
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:  # OSError: PortAudio itself is missing
         raise ConjureError(
             f"the microphone needs the package sounddevice: {error}",

@@ -219,7 +219,7 @@ def _open_wav(rate: int) -> bytes:
 def _aac_writer() -> Callable[[Audio], bytes]:
     """What writes AAC in ADTS frames; 400 where PyAV is not installed."""
     try:
-        import av
+        import av  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ApiError(400, "response_format: aac needs PyAV on the server (pip install 'conjure[sound]')",
                        param="response_format", code="unsupported_value") from None  # fmt: skip

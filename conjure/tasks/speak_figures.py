@@ -66,7 +66,7 @@ def spoken_by(speaker: Speaker, text: str, voice: str, seed: int = 0, how: Sayin
 def heard(sounds: Iterable[np.ndarray], count: int, note: str, tell: Tell | None = None) -> Iterator[str]:
     """What the recogniser understands of each sound, int16 at 16 kHz."""
     try:
-        from pocketsphinx import Decoder
+        from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConjureError("measuring a voice needs pocketsphinx", hint="pip install 'conjure[sound]'") from None
     decoder = Decoder(samprate=RATE, loglevel="FATAL")
