@@ -29,9 +29,9 @@ def test_they_are_few_and_small() -> None:
     assert [name for name in STARTERS if name not in SOUND] == [
         "chat", "code", "features-mnist", "pictograms", "pictograms-edit", "story"
     ]  # fmt: skip
-    weights = [path for path in starters_dir().rglob("*") if path.suffix == ".safetensors"]
-    of_sound = [path.stat().st_size for path in weights if path.parent.name in SOUND]
-    assert sum(of_sound) <= 25 * 2**20 and sum(path.stat().st_size for path in weights) <= sum(of_sound) + 77 * 2**20
+    weights = {path: path.stat().st_size for path in starters_dir().rglob("*.safetensors")}
+    of_sound = sum(size for path, size in weights.items() if path.parent.name in SOUND)
+    assert of_sound <= 25 * 2**20 and sum(weights.values()) <= 90 * 2**20
 
 
 @pytest.mark.parametrize("name", STARTERS)
