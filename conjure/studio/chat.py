@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -17,19 +18,19 @@ from conjure.core.shelf import ModelInfo
 from conjure.decoding.settings import Decoding
 from conjure.media.image import Image
 from conjure.serve.errors import ApiError
-from conjure.serve.making import planned_for, route, working
+from conjure.serve.making import planned_for, route
 from conjure.serve.sampling import CHAT, GLANCE, texts_of, ticket_for
 from conjure.serve.state import Server
 from conjure.serve.texts import Began, TextWish
 from conjure.serve.turns import Over, Said, turns
-from conjure.serve.worker import Ticket
 from conjure.studio.choices import able
-from conjure.studio.following import BEAT, QUIET, following, notice, said, status
+from conjure.studio.following import QUIET, notice, said, status
 from conjure.studio.forms import form
 from conjure.studio.picture_files import shown_file, uploaded
 from conjure.studio.seeds import seed_of
 from conjure.studio.showing import placed
 from conjure.studio.talk import ASSISTANT, USER, Talk, Turn, harmless, markdown, messages, plain, unshielded
+from conjure.studio.tickets import Tickets
 from conjure.tasks.table import everything
 
 WORDS, DRAWS, EDITS = "words", "draws", "edits"
@@ -66,7 +67,7 @@ class _Chat:
 
     def __init__(self, home: Callable[[], Server]) -> None:
         self.home = home
-        self.tickets: dict[str, Ticket | None] = {}
+        self.tickets = Tickets("An answer is being written: stop it first.")
         self.talk = gr.State(Talk())
         gr.HTML(f"<style>{STYLE}</style>", visible="hidden")
         with gr.Row(equal_height=False):
@@ -120,7 +121,7 @@ class _Chat:
         self.box.submit(self._sent, [self.talk, self.box, *knobs], seen, **QUIET)
         gr.on([self.again.click, self.book.retry], self._again, [self.talk, *knobs], seen, **QUIET)
         self.book.edit(self._edited, [self.talk, *knobs], seen, **QUIET)
-        self.stop.click(self._stopped, None, None, **QUIET)
+        self.stop.click(self.tickets.stop, None, None, **QUIET)
         shown = [self.talk, self.book, self.versions, self.which, self.place, self.as_text, self.as_json]
         self.earlier.click(lambda talk, which: self._stepped(talk, which, -1), [self.talk, self.which], shown, **QUIET)
         self.later.click(lambda talk, which: self._stepped(talk, which, 1), [self.talk, self.which], shown, **QUIET)
@@ -186,11 +187,6 @@ class _Chat:
         async for seen in self._answered(talk, number, model, system, seed, knobs, request):
             yield seen
 
-    def _stopped(self, request: gr.Request) -> None:
-        ticket = self.tickets.get(str(request.session_hash))
-        if ticket is not None:
-            ticket.cancel()
-
     def _stepped(self, talk: Talk, which: int | None, by: int) -> Any:
         if which is None or which not in talk.forks:
             return self._shown(talk)
@@ -202,16 +198,15 @@ class _Chat:
         return _place(talk, which)
 
     def _new(self, request: gr.Request) -> Any:
-        self._stopped(request)
+        self.tickets.stop(request)
         return *self._shown(Talk()), notice("")
 
     # ---------------------------------------------------------------- the answer
     async def _answered(self, talk: Talk, asked: int, model: str, system: str, seed: str,
                         knobs: Sequence[Any], request: gr.Request) -> AsyncIterator[Any]:  # fmt: skip
         """What is seen while turn `asked` is answered, by a turn of its own beside any earlier answer."""
-        key = str(request.session_hash)
-        if key in self.tickets:
-            yield self._seen(talk, notice("An answer is being written: stop it first.", wrong=True), busy=True)
+        if self.tickets.running(request):
+            yield self._seen(talk, notice(self.tickets.busy, wrong=True), busy=True)
             return
         try:
             drawn = seed_of(seed)
@@ -220,18 +215,17 @@ class _Chat:
             return
         turn = Turn(role=ASSISTANT, above=asked, model=model, system=system.strip(), seed=drawn)
         talk, number = talk.said(turn)
-        self.tickets[key], words = None, notice("")
+        words = notice("")
         try:
-            yield self._seen(talk, notice("Starting"), busy=True)
-            kind = (await asyncio.to_thread(self._models)).get(model, WORDS)
-            answer = self._written if kind == WORDS else self._drawn
-            async with aclosing(answer(talk, number, kind, knobs, key)) as steps:  # type: ignore[type-var]
-                async for talk, words in steps:
-                    yield self._seen(talk, words, busy=True)
+            with self.tickets.taken(request) as key:
+                yield self._seen(talk, notice("Starting"), busy=True)
+                kind = (await asyncio.to_thread(self._models)).get(model, WORDS)
+                answer = self._written if kind == WORDS else self._drawn
+                async with aclosing(answer(talk, number, kind, knobs, key)) as steps:  # type: ignore[type-var]
+                    async for talk, words in steps:
+                        yield self._seen(talk, words, busy=True)
         except (ConjureError, ApiError) as error:
             talk, words = talk.with_turn(number, note=said(error)), notice(said(error), wrong=True)
-        finally:
-            self.tickets.pop(key, None)
         yield self._seen(talk, words)
 
     async def _written(self, talk: Talk, number: int, kind: str, knobs: Sequence[Any],
@@ -240,7 +234,7 @@ class _Chat:
         turn, usual = talk.turns[number], {field.name: field.default for field in self.form.fields}
         wish = TextWish(messages=messages(talk.before(number), turn.system), seed=turn.seed or 0,
                         settings=usual | self.form.options(knobs))  # fmt: skip
-        ticket = self.tickets[key] = ticket_for(self.home(), turn.model, wish)
+        ticket = self.tickets.runs(key, ticket_for(self.home(), turn.model, wish))
         text, prompt, tokens, reason, began, drawn = "", 0, 0, "", 0.0, 0.0
         async with aclosing(turns(texts_of(ticket, GLANCE), frozenset())) as events:
             async for event in events:
@@ -271,11 +265,8 @@ class _Chat:
                 raise ConjureError(f"{turn.model} changes pictures, and there is none in this talk",
                                    hint="attach one to the message")  # fmt: skip
             inputs = [there[-1], *inputs]
-        planned = await asyncio.to_thread(
-            lambda: planned_for(home, inputs, to="image", model=turn.model, seed=turn.seed)
-        )  # fmt: skip
-        ticket = self.tickets[key] = home.worker.submit(lambda: working(home, planned, keep=True))
-        async with aclosing(following(ticket.events(heartbeat=BEAT))) as stages:
+        plan = partial(planned_for, home, inputs, to="image", model=turn.model, seed=turn.seed)
+        async with aclosing(self.tickets.stages(key, home, plan)) as stages:
             async for stage in stages:
                 if stage.end is not None:
                     pictures = tuple(each for each in stage.end.result.media if isinstance(each, Image))

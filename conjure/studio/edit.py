@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -15,15 +16,15 @@ from conjure import media
 from conjure.core.errors import ConjureError
 from conjure.media.image import Image
 from conjure.serve.errors import ApiError
-from conjure.serve.making import planned_for, route, working
+from conjure.serve.making import planned_for, route
 from conjure.serve.state import Server
-from conjure.serve.worker import Ticket
 from conjure.studio.choices import able
-from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
+from conjure.studio.following import QUIET, Stage, notice, said, status
 from conjure.studio.forms import Form, form
 from conjure.studio.picture_files import shown_file, uploaded
 from conjure.studio.seeds import seed_of
 from conjure.studio.steps import Step, Steps, framed, layer, painted
+from conjure.studio.tickets import Tickets
 from conjure.tasks.table import Edge, everything
 
 BRUSH = (214, 51, 108)
@@ -85,7 +86,7 @@ class _Edit:
 
     def __init__(self, home: Callable[[], Server]) -> None:
         self.home = home
-        self.tickets: dict[str, Ticket | None] = {}
+        self.tickets = Tickets("Something is being drawn: stop it first.")
         self.steps = gr.State(Steps())
         self.recent = gr.State([])
         gr.HTML(f"<style>{STYLE}</style>", visible="hidden")
@@ -185,7 +186,7 @@ class _Edit:
               [self.steps, self.task, self.prompt, self.model, self.seed, self.canvas, self.mask,
                *self.sides, *values],
               [*self.seen, *self.sides], **QUIET)  # fmt: skip
-        self.stop.click(self._stopped, None, None, **QUIET)
+        self.stop.click(self.tickets.stop, None, None, **QUIET)
         now = [self.steps, self.task]
         self.undo.click(lambda steps, task: self._shown(steps.moved(-1), task), now, self.seen, **QUIET)
         self.redo.click(lambda steps, task: self._shown(steps.moved(1), task), now, self.seen, **QUIET)
@@ -254,52 +255,46 @@ class _Edit:
     async def _run(self, request: gr.Request, steps: Steps, task: str, prompt: str, model: str | None, seed: str,
                    canvas: Mapping[str, Any] | None, mask: str | None, *values: Any) -> AsyncIterator[Any]:  # fmt: skip
         """The task on the shown picture: its stages, and a further step at the end."""
-        key, tool = str(request.session_hash), _tool(task)
+        tool = _tool(task)
         sides, stay = values[: len(SIDES)], [gr.update() for _ in SIDES]
-        if key in self.tickets:
-            yield *self._same(status=notice("Something is being drawn: stop it first.", wrong=True)), *stay
-            return
-        self.tickets[key] = None
         try:
-            yield *self._same(status=notice("Starting"), stop=gr.update(interactive=True)), *stay
-            options = self._options(tool, values[len(SIDES) :])
-            mask_HW, moved = None, None
-            if task == "inpaint":
-                layers = (canvas or {}).get("layers") or []
-                mask_HW = painted(layers, (steps.now.picture.height, steps.now.picture.width))
-                if mask:
-                    options["mask"] = uploaded(mask)
-                elif mask_HW is not None:
-                    options["mask"] = Image(mask_HW[..., None])
-                elif steps.now.picture.alpha() is None:
-                    raise ConjureError("Nothing is marked", hint="paint over what should be new, then press Repaint")
-            if task == "outpaint":
-                options["extend"] = ",".join(f"{name}={int(by)}" for name, by in zip(SIDES, sides, strict=True))
-                moved = int(sides[0]), int(sides[1])
-            if tool.needs and not prompt.strip():
-                raise ConjureError("Say what should change", hint=tool.help)
-            text = [media.Text(prompt.strip())] if tool.prompt and prompt.strip() else []
-            planned = await asyncio.to_thread(
-                lambda: planned_for(self.home(), [steps.now.picture, *text], to="image", task=task, model=model or "",
-                                    seed=seed_of(seed), options=options)
-            )  # fmt: skip
-            home = self.home()
-            ticket = self.tickets[key] = home.worker.submit(lambda: working(home, planned, keep=True))
-            async with aclosing(following(ticket.events(heartbeat=BEAT))) as stages:
-                async for stage in stages:
-                    if stage.end is None:
-                        yield *self._during(stage), *stay
-                        continue
-                    words = f"{tool.name}: {prompt.strip()}" if text else tool.name
-                    made = stage.end.result.media[0]
-                    steps = steps.went(Step(picture=made, said=words, moved=moved), mask_HW)
-                    done = notice(f"Done in {stage.end.seconds:.1f} s. " + " ".join(stage.warnings))
-                    reset = [gr.update(value=0) for _ in SIDES] if task == "outpaint" else stay
-                    yield *self._shown(steps, task, view=PAIR, words=done), *reset
+            with self.tickets.taken(request) as key:
+                yield *self._same(status=notice("Starting"), stop=gr.update(interactive=True)), *stay
+                options = self._options(tool, values[len(SIDES) :])
+                mask_HW, moved = None, None
+                if task == "inpaint":
+                    layers = (canvas or {}).get("layers") or []
+                    mask_HW = painted(layers, (steps.now.picture.height, steps.now.picture.width))
+                    if mask:
+                        options["mask"] = uploaded(mask)
+                    elif mask_HW is not None:
+                        options["mask"] = Image(mask_HW[..., None])
+                    elif steps.now.picture.alpha() is None:
+                        raise ConjureError("Nothing is marked",
+                                           hint="paint over what should be new, then press Repaint")  # fmt: skip
+                if task == "outpaint":
+                    options["extend"] = ",".join(f"{name}={int(by)}" for name, by in zip(SIDES, sides, strict=True))
+                    moved = int(sides[0]), int(sides[1])
+                if tool.needs and not prompt.strip():
+                    raise ConjureError("Say what should change", hint=tool.help)
+                text = [media.Text(prompt.strip())] if tool.prompt and prompt.strip() else []
+                home = self.home()
+                plan = partial(planned_for, home, [steps.now.picture, *text], to="image", task=task,
+                               model=model or "", seed=seed_of(seed), options=options)  # fmt: skip
+                async with aclosing(self.tickets.stages(key, home, plan)) as stages:
+                    async for stage in stages:
+                        if stage.end is None:
+                            yield *self._during(stage), *stay
+                            continue
+                        words = f"{tool.name}: {prompt.strip()}" if text else tool.name
+                        made = stage.end.result.media[0]
+                        steps = steps.went(Step(picture=made, said=words, moved=moved), mask_HW)
+                        done = notice(f"Done in {stage.end.seconds:.1f} s. " + " ".join(stage.warnings))
+                        reset = [gr.update(value=0) for _ in SIDES] if task == "outpaint" else stay
+                        yield *self._shown(steps, task, view=PAIR, words=done), *reset
         except (ConjureError, ApiError) as error:
-            yield *self._same(status=notice(said(error), wrong=True), stop=gr.update(interactive=False)), *stay
-        finally:
-            self.tickets.pop(key, None)
+            stop = gr.update(interactive=self.tickets.running(request))
+            yield *self._same(status=notice(said(error), wrong=True), stop=stop), *stay
 
     def _options(self, tool: Tool, values: Sequence[Any]) -> dict[str, Any]:
         """What the form of a tool says; `values` are those of all forms."""
@@ -310,11 +305,6 @@ class _Edit:
                 return self.forms[other.task].options(values[at : at + count])
             at += count
         raise AssertionError("a tool of the page")
-
-    def _stopped(self, request: gr.Request) -> None:
-        ticket = self.tickets.get(str(request.session_hash))
-        if ticket is not None:
-            ticket.cancel()
 
     def _looked(self, event: gr.SelectData, steps: Steps, task: str) -> tuple[Any, ...]:
         place = event.index if isinstance(event.index, int) else event.index[0]

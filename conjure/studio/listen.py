@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,13 +15,13 @@ from conjure.core.errors import ConjureError
 from conjure.media.audio import Audio
 from conjure.media.captions import Format, written
 from conjure.serve.errors import ApiError
-from conjure.serve.making import planned_for, working
+from conjure.serve.making import planned_for
 from conjure.serve.state import Server
-from conjure.serve.worker import Ticket
-from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
+from conjure.studio.following import QUIET, Stage, notice, said, status
 from conjure.studio.player import heard, player
 from conjure.studio.showing import placed
 from conjure.studio.task_forms import TaskForms
+from conjure.studio.tickets import Tickets
 from conjure.tasks.transcript import segment
 
 TASK = "transcribe"
@@ -41,7 +42,7 @@ class _Listen:
 
     def __init__(self, home: Callable[[], Server], tab: gr.Tab) -> None:
         self.home = home
-        self.tickets: dict[str, Ticket | None] = {}
+        self.tickets = Tickets("Something is being written down: stop it first.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=320):
                 self._asking(tab)
@@ -55,7 +56,7 @@ class _Listen:
                                   for each in FORMATS]  # fmt: skip
         seen = [self.status, self.written, self.player, self.taking, self.stop, *self.files]
         self.go.click(self._run, [self.sound, *self.forms.inputs], seen, **QUIET)
-        self.stop.click(self._stopped, None, None, **QUIET)
+        self.stop.click(self.tickets.stop, None, None, **QUIET)
 
     def _asking(self, tab: gr.Tab) -> None:
         self.sound = gr.Audio(sources=["upload", "microphone"], type="filepath", label="A sound", buttons=[],
@@ -69,38 +70,24 @@ class _Listen:
     # ---------------------------------------------------------------- what happens
     async def _run(self, request: gr.Request, path: str | None, model: str | None, *values: Any) -> AsyncIterator[Any]:
         """The sound written down, phrase by phrase; at the end the text that follows its player."""
-        key = str(request.session_hash)
-        if key in self.tickets:
-            yield _seen(status=notice("Something is being written down: stop it first.", wrong=True))
-            return
-        self.tickets[key] = None
         try:
-            yield _seen(status=notice("Starting"), written="", player="", stop=True)
-            if not path:
-                raise ConjureError("there is no sound yet", hint="choose a file, or record one")
-            sound, shown = await asyncio.to_thread(heard, path)
-            yield _seen(player=await asyncio.to_thread(player, sound, shown))
-            options = await asyncio.to_thread(self.forms.options, model, values) | {"words": True}
-            home = self.home()
-            planned = await asyncio.to_thread(
-                lambda: planned_for(home, [sound], to="text", task=TASK, model=model or "", options=options)
-            )
-            ticket = self.tickets[key] = home.worker.submit(lambda: working(home, planned, keep=True))
-            async with aclosing(following(ticket.events(heartbeat=BEAT))) as stages:
-                async for stage in stages:
-                    if stage.end is None:
-                        yield _seen(status=status(stage), written=stage.written or None, stop=not stage.over)
-                    else:
-                        yield await asyncio.to_thread(_ended, stage, sound, shown, Path(path).stem)
+            with self.tickets.taken(request) as key:
+                yield _seen(status=notice("Starting"), written="", player="", stop=True)
+                if not path:
+                    raise ConjureError("there is no sound yet", hint="choose a file, or record one")
+                sound, shown = await asyncio.to_thread(heard, path)
+                yield _seen(player=await asyncio.to_thread(player, sound, shown))
+                options = await asyncio.to_thread(self.forms.options, model, values) | {"words": True}
+                home = self.home()
+                plan = partial(planned_for, home, [sound], to="text", task=TASK, model=model or "", options=options)
+                async with aclosing(self.tickets.stages(key, home, plan)) as stages:
+                    async for stage in stages:
+                        if stage.end is None:
+                            yield _seen(status=status(stage), written=stage.written or None, stop=not stage.over)
+                        else:
+                            yield await asyncio.to_thread(_ended, stage, sound, shown, Path(path).stem)
         except (ConjureError, ApiError) as error:
-            yield _seen(status=notice(said(error), wrong=True), stop=False)
-        finally:
-            self.tickets.pop(key, None)
-
-    def _stopped(self, request: gr.Request) -> None:
-        ticket = self.tickets.get(str(request.session_hash))
-        if ticket is not None:
-            ticket.cancel()
+            yield _seen(status=notice(said(error), wrong=True), stop=self.tickets.running(request))
 
 
 # -- the right side: status, text so far, player, row of files, stop, the files ------

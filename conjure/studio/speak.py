@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -12,14 +13,14 @@ import gradio as gr
 from conjure.core.errors import ConjureError
 from conjure.media import Text
 from conjure.serve.errors import ApiError
-from conjure.serve.making import planned_for, working
+from conjure.serve.making import planned_for
 from conjure.serve.state import Server
-from conjure.serve.worker import Ticket
-from conjure.studio.following import BEAT, QUIET, Stage, following, notice, said, status
+from conjure.studio.following import QUIET, Stage, notice, said, status
 from conjure.studio.player import player
 from conjure.studio.seeds import seed_of
 from conjure.studio.showing import facts, from_made
 from conjure.studio.task_forms import TaskForms
+from conjure.studio.tickets import Tickets
 
 TASK = "speak"
 FIRST = ("voice", "speed", "speaker")
@@ -40,7 +41,7 @@ class _Speak:
 
     def __init__(self, home: Callable[[], Server], tab: gr.Tab) -> None:
         self.home = home
-        self.tickets: dict[str, Ticket | None] = {}
+        self.tickets = Tickets("Something is being read: stop it first.")
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 self.text = gr.Textbox(EXAMPLE, label="Text", lines=8, max_lines=24, elem_id="speak-text",
@@ -60,42 +61,29 @@ class _Speak:
                     self.facts = gr.HTML()
         seen = [self.status, self.player, self.stop, self.save, self.how, self.facts]
         self.go.click(self._run, [self.text, self.seed, *self.forms.inputs], seen, **QUIET)
-        self.stop.click(self._stopped, None, None, **QUIET)
+        self.stop.click(self.tickets.stop, None, None, **QUIET)
 
     async def _run(
         self, request: gr.Request, text: str, seed: str, model: str | None, *values: Any
     ) -> AsyncIterator[Any]:
         """The text as sound: its stages, and the player at the end."""
-        key, home = str(request.session_hash), self.home()
-        if key in self.tickets:
-            yield _seen(notice("Something is being read: stop it first.", wrong=True))
-            return
-        self.tickets[key] = None
+        home = self.home()
         try:
-            yield _seen(notice("Starting"), stop=True)
-            if not text.strip():
-                raise ConjureError("there is nothing to read", hint="write a text")
-            options = await asyncio.to_thread(self.forms.options, model, values)
-            planned = await asyncio.to_thread(
-                lambda: planned_for(home, [Text(text)], to="audio", task=TASK, model=model or "", seed=seed_of(seed),
-                                    options=options)
-            )  # fmt: skip
-            ticket = self.tickets[key] = home.worker.submit(lambda: working(home, planned, keep=True))
-            async with aclosing(following(ticket.events(heartbeat=BEAT))) as stages:
-                async for stage in stages:
-                    if stage.end is None:
-                        yield _seen(status(stage), stop=not stage.over)
-                    else:
-                        yield await asyncio.to_thread(_ended, stage)
+            with self.tickets.taken(request) as key:
+                yield _seen(notice("Starting"), stop=True)
+                if not text.strip():
+                    raise ConjureError("there is nothing to read", hint="write a text")
+                options = await asyncio.to_thread(self.forms.options, model, values)
+                plan = partial(planned_for, home, [Text(text)], to="audio", task=TASK, model=model or "",
+                               seed=seed_of(seed), options=options)  # fmt: skip
+                async with aclosing(self.tickets.stages(key, home, plan)) as stages:
+                    async for stage in stages:
+                        if stage.end is None:
+                            yield _seen(status(stage), stop=not stage.over)
+                        else:
+                            yield await asyncio.to_thread(_ended, stage)
         except (ConjureError, ApiError) as error:
-            yield _seen(notice(said(error), wrong=True), stop=False)
-        finally:
-            self.tickets.pop(key, None)
-
-    def _stopped(self, request: gr.Request) -> None:
-        ticket = self.tickets.get(str(request.session_hash))
-        if ticket is not None:
-            ticket.cancel()
+            yield _seen(notice(said(error), wrong=True), stop=self.tickets.running(request))
 
 
 # -- the right side: status, player, stop, download, how, facts ------
