@@ -11,13 +11,11 @@ Legend: B parts, N samples (of a spectrogram: bands), F frames of 10 ms, M frame
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from conjure.codecs.log_mel import Mel, whisper_features
 from conjure.codecs.tokenizer import Tokenizer
 from conjure.codecs.voice_activity import Chunk, Floats, VoiceActivity, chunks, spans
 from conjure.core.errors import ConjureError
+from conjure.core.json_files import read_json
 from conjure.core.seeds import derive
 from conjure.decoding import filters
 from conjure.decoding.rows import Row, check_tops, ruled
@@ -157,7 +156,7 @@ class Transcriber:
             )
         self.model, self.network = model, model.network
         self._read: tuple[Tensor, Reading | CompiledReading] | None = None
-        said = _json(model.folder / "preprocessor_config.json")
+        said = read_json(model.folder / "preprocessor_config.json")
         self.mel = Mel(
             rate=int(said.get("sampling_rate", 16_000)), window=int(said.get("n_fft", 400)),
             fft=int(said.get("n_fft", 400)), hop=int(said.get("hop_length", 160)), bands=self.network.config.bins,
@@ -165,7 +164,7 @@ class Transcriber:
 
     @cached_property
     def marks(self) -> Marks:
-        said = {**self.model.config, **_json(self.model.folder / "generation_config.json")}
+        said = {**self.model.config, **read_json(self.model.folder / "generation_config.json")}
         return Marks.read(said, self.model.tokenizer, self.network)
 
     @property
@@ -473,13 +472,3 @@ def _trimmed(found: Sequence[Word]) -> list[Word]:
             word = replace(word, start=word.end - most) if n == 0 else replace(word, end=word.start + most)
         made.append(word)
     return made
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConjureError(f"{path}: no valid JSON: {error}", hint="fetch the model again") from None
-    return {name: value for name, value in said.items() if value is not None} if isinstance(said, dict) else {}
