@@ -77,7 +77,7 @@ def transcripts(
     for seed in seeds:
         writer, segments, pieces = Writer(layout.format, layout.width), list[Segment](), list[str]()
         seconds = 0.0
-        for found, seconds in _heard(sound, listened, seed):
+        for found, seconds in _heard(sound, listened, seed, noted=len(seeds) == 1):
             if isinstance(found, Event):
                 yield found
                 continue
@@ -108,7 +108,9 @@ def told(segments: Sequence[Segment], seconds: float) -> dict[str, Any]:
     return {**said, "duration": round(seconds, 3), "segments": [each.told() for each in segments]}
 
 
-def _heard(sound: Any, listened: Listened, seed: int) -> Iterator[tuple[Sequence[Segment] | Event, float]]:
+def _heard(
+    sound: Any, listened: Listened, seed: int, *, noted: bool
+) -> Iterator[tuple[Sequence[Segment] | Event, float]]:
     """(segments, or something to say; seconds done)."""
     if isinstance(sound, Live):
         yield from _live(sound, listened, seed)
@@ -117,7 +119,7 @@ def _heard(sound: Any, listened: Listened, seed: int) -> Iterator[tuple[Sequence
         yield from listened.read(Audio(sound.mono()[None], sound.rate).at(listened.rate).mono(), seed,
                                  listened.voice)  # fmt: skip
         return
-    notes = Notes.of(sound, listened, seed) if sound.seconds >= NOTED_FROM else None
+    notes = Notes.of(sound, listened) if noted and sound.seconds >= NOTED_FROM else None
     until, known = notes.read() if notes else (0, [])
     if until:
         yield Warn(f"going on at {until / listened.rate:,.0f} s, where it was stopped before"), until / listened.rate
@@ -184,8 +186,9 @@ class Notes:
         self.path = path
 
     @classmethod
-    def of(cls, sound: Any, listened: Listened, seed: int) -> Notes:
-        whole = f"{sound.digest()} {listened.name} {seed} {STRETCH:g}"
+    def of(cls, sound: Any, listened: Listened) -> Notes:
+        """Whatever the seed is: a call without one draws it anew, and would find nothing to go on with."""
+        whole = f"{sound.digest()} {listened.name} {STRETCH:g}"
         return cls(cache_dir() / "unfinished" / f"{hashlib.sha256(whole.encode()).hexdigest()}.jsonl")
 
     def read(self) -> tuple[int, list[Segment]]:
