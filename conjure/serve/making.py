@@ -21,8 +21,8 @@ from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, Room, event_name, medium, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.inputs import FILE, LOCAL, SOUND_FILE
-from conjure.tasks.make import Plan, plan, record
+from conjure.tasks.inputs import FILE, LOCAL, SOUND_FILE, understand
+from conjure.tasks.make import Plan, edges_of, plan, record
 from conjure.tasks.table import Edge, everything, resolve
 
 STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -135,9 +135,9 @@ def planned_for(
         for name, value in given.items():
             if isinstance(value, Mapping):
                 given[name] = received(value, f"options.{name}", home.fetch)
-        made_of = plan(*inputs, to=to or None, model=named, task=task or None, seed=seed, count=count, **given)
-        _no_paths(made_of.edges[-1], given)
-        return made_of
+        media = tuple(map(understand, inputs))
+        _no_paths(edges_of(media, given, to=to or None, model=named, task=task or None)[-1], given)
+        return plan(*media, to=to or None, model=named, task=task or None, seed=seed, count=count, **given)
     except ConjureError as error:
         raise told(error) from None
     except TypeError as error:  # an option called as an argument of `plan` is

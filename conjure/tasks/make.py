@@ -104,7 +104,7 @@ def plan(
     given = tuple(understand(each) for each in inputs)
     kinds, hint = [each.kind for each in given if not each.option], instructed(given, options)
     names = [each.name for each in given]
-    edges = way(kinds, to=to, output=output, model=model, task=task, hint=hint, names=names)
+    edges = edges_of(given, options, to=to, output=output, model=model, task=task)
     last = edges[-1]
     if any(map(unheld, given)) and not getattr(resolve(edges[0]), "long", False):
         raise ConjureError(f"{edges[0].task} takes sound that fits into memory",
@@ -125,6 +125,16 @@ def plan(
         before=tuple(before),
         named=Path(output).name if said is not None and output is not None else "",
     )
+
+
+def edges_of(
+    given: Sequence[Given], options: Mapping[str, Any], *, to: str | None = None, output: str | Path | None = None,
+    model: str | None = None, task: str | None = None,
+) -> tuple[Edge, ...]:  # fmt: skip
+    """The way from these inputs that `plan` takes; no file that an option names is touched."""
+    kinds = [each.kind for each in given if not each.option]
+    return way(kinds, to=to, output=output, model=model, task=task, hint=instructed(given, options),
+               names=[each.name for each in given])  # fmt: skip
 
 
 def _models(edges: Sequence[Edge], model: str | None, said: Tongues | None) -> tuple[str, ...]:

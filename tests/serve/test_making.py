@@ -132,6 +132,9 @@ def test_no_text_of_a_client_names_a_file(place: str, tmp_path: Path) -> None:
     picture = {"b64": base64.b64encode(encode(Image(np.full((64, 64, 3), 255, np.uint8)), ".png")).decode()}
     status, refused = post(place, {"inputs": [picture, "a cat"], "task": "inpaint", "options": {"mask": name}})
     assert status == 400 and refused["error"]["param"] == "options.mask"
+    for other in (str(tmp_path / "nothing.png"), "/etc/passwd"):  # nobody learns which files there are
+        wish = {"inputs": [picture, "a cat"], "task": "inpaint", "options": {"mask": other}}
+        assert post(place, wish) == (400, refused)
     for link in ("http://169.254.169.254/latest/meta-data", "https://example.org/x.png", "file:///etc/passwd"):
         status, refused = post(place, {"inputs": [{"url": link}], "task": "cutout"})
         assert status == 400 and refused["error"]["param"] == "inputs[0]"
