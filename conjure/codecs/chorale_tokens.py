@@ -3,6 +3,9 @@
 A grid holds MIDI pitches, -1 where a voice rests. Held and repeated notes look alike in it, as in the data sets of
 chorales: a pitch that goes on from step to step is read as one held note.
 
+Tokens are for pieces in the normal position, C major or A minor (`codecs/music_words.py:place_of`): whoever makes them
+of a piece in another key moves it there and back.
+
 Legend: T steps, V voices (soprano, alto, tenor, bass).
 """
 
@@ -18,7 +21,8 @@ from conjure.media.music import Music, Note
 VOICES = ("soprano", "alto", "tenor", "bass")
 RANGES = ((60, 81), (52, 74), (46, 69), (36, 66))
 """Lowest and highest pitch of each voice in the training part of the chorales."""
-LOWEST, HIGHEST = 36, 81
+LOWEST, HIGHEST = 30, 86
+"""Of the ranges, moved by as much as brings any key to C major or A minor: 6 down, 5 up."""
 REST = 0
 TOKENS = HIGHEST - LOWEST + 2
 """What a voice can do in a step: 0 rests, k sounds the pitch LOWEST + k - 1."""
@@ -68,7 +72,7 @@ def lines(music: Music) -> np.ndarray:
     `ConjureError` where the piece has no notes or more than `MAX_STEPS` steps.
     """
     if not music.notes:
-        raise ConjureError("expected a piece with notes, got none")
+        raise ConjureError("expected a piece with notes, got none", hint="percussion does not count")
     step = music.ticks_per_beat / STEPS_PER_BEAT
     first = min(note.start for note in music.notes)
     bar = STEPS_PER_BAR * step

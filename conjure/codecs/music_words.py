@@ -20,6 +20,8 @@ KEYS = 24
 """0 to 11 are the major keys from C on, 12 to 23 the minor ones."""
 STILL, MIDDLING, FLOWING = 0, 1, 2
 MOTIONS = 3
+COMMON_KEYS = ((7, 35), (19, 26), (16, 25), (14, 19), (2, 18), (9, 17), (21, 17), (5, 15), (10, 12), (23, 12), (0, 10))
+"""Keys, and how many of the 229 chorales of the training part are in each: those of ten and more."""
 # Krumhansl and Kessler, Psychological Review 89 (1982): how well each tone fits a key of C.
 _MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 _MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
@@ -102,8 +104,17 @@ def key_name(key: int) -> str:
     return f"{TONICS[key % 12]} {'minor' if key >= 12 else 'major'}"
 
 
-def key_of(grid_TV: np.ndarray) -> int:
-    """The key of a piece, 0 to 23: the profile that fits the sounding tones best, and the last note of the bass."""
+def place_of(key: int) -> int:
+    """How many semitones a key lies above C major or A minor, whichever has its mode: -5 to 6."""
+    above = (key + 3 if key >= 12 else key) % 12
+    return above if above <= 6 else above - 12
+
+
+def key_of(grid_TV: np.ndarray, last_bass: float = _LAST_BASS) -> int:
+    """The key of a piece, 0 to 23: the profile that fits the sounding tones best, and the last note of the bass.
+
+    With `last_bass` 0 it is the rule of Krumhansl and Schmuckler: the profile alone.
+    """
     sounding = grid_TV[grid_TV >= 0]
     if not len(sounding):
         return 0
@@ -115,7 +126,7 @@ def key_of(grid_TV: np.ndarray) -> int:
             scores[12 * mode + tonic] = fit
     bass_T = grid_TV[:, -1][grid_TV[:, -1] >= 0]
     if len(bass_T):
-        scores[[bass_T[-1] % 12, 12 + bass_T[-1] % 12]] += _LAST_BASS
+        scores[[bass_T[-1] % 12, 12 + bass_T[-1] % 12]] += last_bass
     return int(scores.argmax())
 
 

@@ -32,6 +32,8 @@ QUARTERS, WHOLE, PARTLY = "quarters", "whole", "partly"
 _KINDS = ((QUARTERS, 0.45), (WHOLE, 0.28), (PARTLY, 0.27))
 _AT_ONCE = 0.4
 """Share of crops that begin where the piece begins."""
+_OWN_KEY = 0.5
+"""Share of examples in Bach's own key; the others are moved to any that the ranges allow."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Chorales:
         self.borders = motion_borders(read["train"])
         self._seed, self._steps = seed, steps
         self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._about = lru_cache(maxsize=None)(self._looked_at)
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -70,19 +73,22 @@ class Chorales:
     def example(self, index: int) -> Example:
         """Epoch `index` // N visits every piece once; key, crop and what is told are drawn for the index."""
         draw = rng(derive(self._seed, "chorale", index))
-        piece_TV = self.pieces[self._order(index // len(self))[index % len(self)]]
-        shifts = shifts_of(piece_TV)
-        piece_TV = transposed(piece_TV, int(draw.choice(list(shifts) or [0])))
+        number = int(self._order(index // len(self))[index % len(self)])
+        key, motion = self._about(number)
+        shift = 0
+        if draw.random() >= _OWN_KEY:
+            shift = int(draw.choice(list(shifts_of(self.pieces[number])) or [0]))
+        piece_TV, about = transposed(self.pieces[number], shift), (key // 12 * 12 + (key + shift) % 12, motion)
         kind = self.kind(index)
         if kind == QUARTERS:
             given_TV = _masks(draw, -(-len(piece_TV) // 4), 4, draw.random() < 0.3)
-            return self._cut(piece_TV, 0, len(piece_TV), 4, given_TV)
+            return _cut(piece_TV, 0, len(piece_TV), 4, given_TV, about)
         size = self._steps if kind == WHOLE else self._steps // 2
         first = 0
         if len(piece_TV) > size and draw.random() > _AT_ONCE:
             first = int(draw.integers((len(piece_TV) - size) // STEPS_PER_BEAT + 1)) * STEPS_PER_BEAT
         length = min(size, len(piece_TV) - first)
-        return self._cut(piece_TV, first, length, 1, _masks(draw, length, 1, kind == PARTLY))
+        return _cut(piece_TV, first, length, 1, _masks(draw, length, 1, kind == PARTLY), about)
 
     def kind(self, index: int) -> str:
         """Of what kind an example is: the same for `BLOCK` of them."""
@@ -95,16 +101,23 @@ class Chorales:
     def piece(self, index: int, stride: int = 1) -> Example:
         """A whole piece as it is, nothing told beforehand."""
         piece_TV = self.pieces[index]
-        return self._cut(piece_TV, 0, len(piece_TV), stride, np.zeros((-(-len(piece_TV) // stride), len(VOICES)), bool))
+        given_TV = np.zeros((-(-len(piece_TV) // stride), len(VOICES)), bool)
+        return _cut(piece_TV, 0, len(piece_TV), stride, given_TV, self._about(index))
 
-    def _cut(self, piece_TV: np.ndarray, first: int, length: int, stride: int, given_TV: np.ndarray) -> Example:
-        motion = int(np.searchsorted(self.borders, movement(piece_TV)))
-        before_V = piece_TV[first - 1] if first else None
-        return Example(piece_TV[first : first + length : stride], given_TV, before_V, first,
-                       len(piece_TV) - first - length, stride, key_of(piece_TV), motion)  # fmt: skip
+    def _looked_at(self, number: int) -> tuple[int, int]:
+        """Key and movement of a piece."""
+        piece_TV = self.pieces[number]
+        return key_of(piece_TV), int(np.searchsorted(self.borders, movement(piece_TV)))
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         return rng(derive(self._seed, "chorales", epoch)).permutation(len(self))
+
+
+def _cut(piece_TV: np.ndarray, first: int, length: int, stride: int, given_TV: np.ndarray,
+         about: tuple[int, int]) -> Example:  # fmt: skip
+    before_V = piece_TV[first - 1] if first else None
+    return Example(piece_TV[first : first + length : stride], given_TV, before_V, first,
+                   len(piece_TV) - first - length, stride, *about)  # fmt: skip
 
 
 def motion_borders(pieces: Sequence[np.ndarray]) -> np.ndarray:

@@ -71,6 +71,39 @@ def parallels(chords_TV: np.ndarray, interval: int) -> int:
     return count
 
 
+def opening(grid_TV: np.ndarray, tonic: int) -> bool:
+    """Whether the first chord that sounds has the tonic, 0 to 11, in its lowest voice."""
+    chords = [chord_V[chord_V >= 0] for chord_V in grid_TV if (chord_V >= 0).any()]
+    return bool(chords) and int(chords[0][-1]) % 12 == tonic
+
+
+def cadence(grid_TV: np.ndarray, tonic: int) -> bool:
+    """Whether the last step is the triad of the tonic, major or minor, with its root in the lowest voice. Its fifth may
+    be missing."""
+    last = grid_TV[-1][grid_TV[-1] >= 0] if len(grid_TV) else np.empty(0, int)
+    tones = {int(pitch - tonic) % 12 for pitch in last}
+    return len(last) > 0 and int(last[-1]) % 12 == tonic and len(tones & {3, 4}) == 1 and tones <= {0, 3, 4, 7}
+
+
+def closing(now_V: np.ndarray, voice: int, tonic: int, minor: bool, pitches_N: np.ndarray) -> np.ndarray:
+    """Which of some pitches `voice` can take so that the chord becomes the triad that ends a piece, bool `[N]`: see
+    `cadence`. In minor its third may be major.
+
+    `now_V` is the chord so far, -1 for what is not chosen; all pitches are right where it is another chord already.
+    """
+    tones = {int(pitch - tonic) % 12 for pitch in now_V[now_V >= 0]}
+    thirds = tones & {3, 4}
+    bass = int(now_V[-1])
+    if not tones <= {0, 3, 4, 7} or len(thirds) > 1 or (bass >= 0 and (bass - tonic) % 12 != 0):
+        return np.ones(len(pitches_N), bool)
+    wanted = thirds or ({3, 4} if minor else {4})
+    if voice == len(now_V) - 1:
+        wanted = {0}
+    elif thirds or (np.delete(now_V, voice) < 0).any():  # else this is the last one who can sing the third
+        wanted = wanted | {0, 7}
+    return (pitches_N >= 0) & np.isin((pitches_N - tonic) % 12, list(wanted))
+
+
 def allowed(before_V: np.ndarray, now_V: np.ndarray, voice: int, pitches_N: np.ndarray) -> np.ndarray:
     """Which of some pitches `voice` can take without a fault, bool `[N]`.
 

@@ -1,4 +1,4 @@
-"""Four-part music as the rows that `models/four_voices.py` reads.
+"""Four-part music as the rows that `models/four_voices.py` reads: moved to C major or A minor, the key told beside.
 
 Legend: B rows, T steps, V voices, F facts.
 """
@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conjure.codecs.chorale_tokens import HIDDEN, START, STEPS_PER_BAR, STEPS_PER_BEAT, VOICES, to_tokens
-from conjure.codecs.music_words import KEYS, MOTIONS
+from conjure.codecs.chorale_tokens import HIDDEN, START, STEPS_PER_BAR, STEPS_PER_BEAT, VOICES, to_tokens, transposed
+from conjure.codecs.music_words import MOTIONS, place_of
 from conjure.data.chorales import Example
 from conjure.models.four_voices import BEATS_LEFT
 
 
-def facts(steps: int, *, start: int = 0, rest: int | None = 0, stride: int = 1, key: int | None = None,
+def facts(steps: int, key: int, *, start: int = 0, rest: int | None = 0, stride: int = 1,
           motion: int | None = None) -> np.ndarray:  # fmt: skip
     """What the network is told of each step, int64 `[T, F]`; None is not told. `start` and `rest` are sixteenths of the
     piece before and behind these steps."""
@@ -25,8 +25,8 @@ def facts(steps: int, *, start: int = 0, rest: int | None = 0, stride: int = 1, 
     left_T = np.full(steps, BEATS_LEFT)
     if rest is not None:
         left_T = np.minimum(((steps - 1) * stride + rest - at_T) // STEPS_PER_BEAT, BEATS_LEFT - 1)
-    columns = [(start + at_T) % STEPS_PER_BAR, left_T, np.full(steps, KEYS if key is None else key),
-               np.full(steps, MOTIONS if motion is None else motion), np.full(steps, int(stride > 1))]
+    columns = [(start + at_T) % STEPS_PER_BAR, left_T, np.full(steps, key // 12), np.full(steps, place_of(key) % 12),
+               np.full(steps, MOTIONS if motion is None else motion), np.full(steps, int(stride > 1))]  # fmt: skip
     return np.stack(columns, 1).astype(np.int64)
 
 
@@ -36,13 +36,17 @@ def shifted(notes_TV: np.ndarray, before_V: np.ndarray | None = None) -> np.ndar
     return np.concatenate([first_V[None], notes_TV[:-1]])
 
 
-def row(example: Example, shown: Sequence[bool]) -> dict[str, np.ndarray]:
-    """An example as tokens; `shown` says whether the end, the key and the movement are told."""
-    end, key, motion = shown
-    notes_TV = to_tokens(example.grid_TV)
-    before_V = None if example.before_V is None else to_tokens(example.before_V)
-    facts_TF = facts(len(notes_TV), start=example.start, rest=example.rest if end else None, stride=example.stride,
-                     key=example.key if key else None, motion=example.motion if motion else None)  # fmt: skip
+def row(example: Example, shown: Sequence[bool], key: int | None = None) -> dict[str, np.ndarray]:
+    """An example as tokens; `shown` says whether the end and the movement are told. `key` instead of its own one.
+
+    `ConjureError` where a pitch lies beyond all tokens in that key.
+    """
+    end, motion = shown
+    key = example.key if key is None else key
+    notes_TV = to_tokens(transposed(example.grid_TV, -place_of(key)))
+    before_V = None if example.before_V is None else to_tokens(transposed(example.before_V, -place_of(key)))
+    facts_TF = facts(len(notes_TV), key, start=example.start, rest=example.rest if end else None,
+                     stride=example.stride, motion=example.motion if motion else None)  # fmt: skip
     told_TV = np.where(example.given_TV, notes_TV, HIDDEN)
     return {"notes": notes_TV, "before": shifted(notes_TV, before_V), "told": told_TV, "facts": facts_TF,
             "scored": np.array(bool(example.given_TV.any()))}

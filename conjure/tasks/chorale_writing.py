@@ -14,11 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conjure.codecs.chorale_tokens import HIDDEN, LOWEST, REST, STEPS_PER_BEAT, TOKENS, VOICES, to_grid
+from conjure.codecs.chorale_tokens import (
+    HIDDEN,
+    LOWEST,
+    REST,
+    START,
+    STEPS_PER_BEAT,
+    TOKENS,
+    VOICES,
+    to_grid,
+    transposed,
+)  # fmt: skip
 from conjure.core import seeds as randomness
 from conjure.decoding.sample import draw
-from conjure.metrics.voice_leading import allowed
-from conjure.models.four_voices import ORDER, FourVoices
+from conjure.metrics.voice_leading import allowed, closing
+from conjure.models.four_voices import FACTS, ORDER, FourVoices
 from conjure.nn.cache import Cache
 from conjure.tasks.chorale_rows import shifted
 
@@ -32,19 +42,22 @@ class Drawing:
     temperature: float = 1.0
     top_p: float = 1.0
     rules: bool = False
-    """Notes that would be a fault of voice leading are not drawn, as long as another one is left."""
+    """Notes that would be a fault of voice leading are not drawn, as long as another one is left; and the last beat is
+    the triad of the tonic, where what is told of it lets it be."""
     window: int = 256
     """Steps that are written in one stretch, half of them where notes are told."""
 
 
 @torch.no_grad()
 def write(
-    network: FourVoices, told_TV: np.ndarray, facts_TF: np.ndarray, seeds: Sequence[int], how: Drawing
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(steps done, grids int16 `[B, T, V]` so far), one pair for each step drawn.
+    network: FourVoices, told_TV: np.ndarray, facts_BTF: np.ndarray, seeds: Sequence[int], how: Drawing,
+    places_B: Sequence[int],
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """(steps done, grids int16 `[B, T, V]` so far, in the normal position), one pair for each step drawn.
 
-    `told_TV` holds tokens, `HIDDEN` for every note to draw. Steps at the beginning that are told whole are read, and
-    where nothing else is told that is all there is to them; other told notes stand in the score.
+    `told_TV` holds tokens, `HIDDEN` for every note to draw; each piece has its own facts, and `places_B` says how many
+    semitones it will sound above what is written, which the ranges go by. Steps at the beginning that are told whole
+    are read, and where nothing else is told that is all there is to them; other told notes stand in the score.
     """
     T, B = len(told_TV), len(seeds)
     unknown_T = (told_TV == HIDDEN).any(1)
@@ -59,54 +72,54 @@ def write(
         begin = 0 if done < size else done - size // 2
         begin = max(0, min(begin, T - 1) // STEPS_PER_BEAT * STEPS_PER_BEAT)
         end = min(T, begin + size)
-        hidden_BD, cache = _opened(network, notes_BTV, told_TV, facts_TF, begin, done, end, scored)
+        hidden_BD, cache = _opened(network, notes_BTV, told_TV, facts_BTF, begin, done, end, scored)
         while done < end:
-            _say(network, hidden_BD, notes_BTV, told_TV, done, draws_BTV[:, done], how)
+            _say(network, hidden_BD, notes_BTV, told_TV, done, draws_BTV[:, done], how, places_B, facts_BTF[:, done])
             done += 1
             yield done, to_grid(notes_BTV)
             if done < end:
                 slot_B1D = network.writing(
-                    torch.from_numpy(notes_BTV[:, done - 1 : done]), *_tensors(B, told_TV, facts_TF, done, done + 1)
+                    torch.from_numpy(notes_BTV[:, done - 1 : done]), *_tensors(told_TV, facts_BTF, done, done + 1)
                 )
                 hidden_BD = network.step(slot_B1D, torch.tensor([done - begin]), cache)
 
 
-def _opened(network: FourVoices, notes_BTV: np.ndarray, told_TV: np.ndarray, facts_TF: np.ndarray, begin: int,
+def _opened(network: FourVoices, notes_BTV: np.ndarray, told_TV: np.ndarray, facts_BTF: np.ndarray, begin: int,
             done: int, end: int, scored: bool) -> tuple[Tensor, Cache]:  # fmt: skip
     """The hidden state in front of step `done`, and the cache, of a stretch that begins anew."""
     B = len(notes_BTV)
     before_BTV = np.stack([shifted(notes_TV)[begin : done + 1] for notes_TV in notes_BTV])
-    x_BTD = network.writing(torch.from_numpy(before_BTV), *_tensors(B, told_TV, facts_TF, begin, done + 1))
+    x_BTD = network.writing(torch.from_numpy(before_BTV), *_tensors(told_TV, facts_BTF, begin, done + 1))
     at_T = torch.arange(done + 1 - begin)
     if scored:
-        x_BTD = torch.cat([network.score(*_tensors(B, told_TV, facts_TF, begin, end)), x_BTD], 1)
+        x_BTD = torch.cat([network.score(*_tensors(told_TV, facts_BTF, begin, end)), x_BTD], 1)
         at_T = torch.cat([torch.arange(end - begin), at_T])
     cache = network.cache(B, 2 * (end - begin))
     return network.step(x_BTD, at_T, cache), cache
 
 
-def _tensors(batch: int, told_TV: np.ndarray, facts_TF: np.ndarray, begin: int, end: int) -> tuple[Tensor, Tensor]:
+def _tensors(told_TV: np.ndarray, facts_BTF: np.ndarray, begin: int, end: int) -> tuple[Tensor, Tensor]:
     """The told notes and the facts of some steps, for every row."""
-    told, facts_ = (torch.from_numpy(np.ascontiguousarray(each[begin:end])) for each in (told_TV, facts_TF))
-    return told.expand(batch, -1, -1), facts_.expand(batch, -1, -1)
+    told_TV, facts_BTF = (np.ascontiguousarray(each) for each in (told_TV[begin:end], facts_BTF[:, begin:end]))
+    return torch.from_numpy(told_TV).expand(len(facts_BTF), -1, -1), torch.from_numpy(facts_BTF)
 
 
 def _say(network: FourVoices, x_BD: Tensor, notes_BTV: np.ndarray, told_TV: np.ndarray, at: int, draws_BV: np.ndarray,
-         how: Drawing) -> None:  # fmt: skip
+         how: Drawing, places_B: Sequence[int], facts_BF: np.ndarray) -> None:  # fmt: skip
     """Writes the notes of step `at`, voice after voice."""
     known_V = told_TV[at] != HIDDEN
+    before_BV = notes_BTV[:, at - 1] if at else np.full_like(notes_BTV[:, 0], START)
     for voice in ORDER:
         if known_V[voice]:
             continue
         now_BV = torch.from_numpy(notes_BTV[:, at])
-        logits_BN = network.voice_logits(x_BD, now_BV, torch.from_numpy(known_V).expand(len(now_BV), -1), voice).numpy()
+        known_BV = torch.from_numpy(known_V).expand(len(now_BV), -1)
+        logits_BN = network.voice_logits(x_BD, torch.from_numpy(before_BV), now_BV, known_BV, voice).numpy()
         for row, logits_N in enumerate(logits_BN):
             if how.rules:
-                now_V = np.where(known_V, to_grid(notes_BTV[row, at]), -1)
-                before_V = to_grid(notes_BTV[row, at - 1]) if at else np.full(len(VOICES), -1)
-                ok_N = allowed(before_V.astype(int), now_V, voice, _PITCHES_N)
-                if ok_N[1:].any():
-                    logits_N = np.where(ok_N, logits_N, np.float32(-np.inf))
+                now_V = np.where(known_V, notes_BTV[row, at], REST)
+                ok_N = _right(before_BV[row], now_V, voice, places_B[row], facts_BF[row])
+                logits_N = np.where(ok_N, logits_N, np.float32(-np.inf))
             if how.temperature == 0:
                 token = int(logits_N.argmax())
             else:
@@ -114,3 +127,17 @@ def _say(network: FourVoices, x_BD: Tensor, notes_BTV: np.ndarray, told_TV: np.n
                 token = draw(logits_N, u, temperature=how.temperature, top_p=how.top_p)
             notes_BTV[row, at, voice] = token
         known_V = known_V | (np.arange(len(VOICES)) == voice)
+
+
+def _right(before_V: np.ndarray, now_V: np.ndarray, voice: int, place: int, facts_F: np.ndarray) -> np.ndarray:
+    """Which tokens are no fault, bool `[N]`; all where every note would be one."""
+    old_V, new_V = (transposed(to_grid(np.where(each >= TOKENS, REST, each)), place) for each in (before_V, now_V))
+    pitches_N = transposed(_PITCHES_N, place)
+    ok_N = allowed(old_V.astype(int), new_V, voice, pitches_N)
+    told = dict(zip(FACTS, facts_F.tolist(), strict=True))
+    if told["left"] == 0:
+        minor = bool(told["mode"])
+        ends_N = ok_N & closing(new_V, voice, (9 if minor else 0) + place, minor, pitches_N)
+        if ends_N.any():
+            return ends_N
+    return ok_N if ok_N[1:].any() else np.ones(TOKENS, bool)

@@ -1,5 +1,7 @@
 """Music in four voices: text -> music, and music -> music that goes on, harmonises, or fills a gap. One network.
 
+The network reads and writes everything in C major or A minor; here pieces are moved there and back.
+
 Legend: B rows, T steps, V voices, F facts, N tokens of a voice.
 """
 
@@ -29,7 +31,7 @@ from conjure.codecs.chorale_tokens import (
     to_tokens,
     transposed,
 )  # fmt: skip
-from conjure.codecs.music_words import Wish, key_name, key_of, nearest_mood, wish
+from conjure.codecs.music_words import COMMON_KEYS, key_name, key_of, nearest_mood, place_of, wish
 from conjure.core import seeds as randomness
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
@@ -42,14 +44,14 @@ from conjure.metrics.voice_leading import faults
 from conjure.models.folder import load_weights, read_config, save_weights, write_config
 from conjure.models.four_voices import FourVoices, FourVoicesConfig
 from conjure.tasks import chorale_figures as figures
+from conjure.tasks.chorale_keys import likeliest_key, logits
 from conjure.tasks.chorale_rows import facts, padded, row
 from conjure.tasks.chorale_writing import Drawing, write
 
 Voice = Literal["soprano", "alto", "tenor", "bass"]
-KNOWN = 0.5
-"""Share of the examples that are told something about the piece; each fact then with this probability."""
-TOLD = 0.75
-FORGOTTEN = 0.03
+TOLD = 0.5
+"""How often each of the end and the movement is told in training."""
+FORGOTTEN = 0.05
 """Share of past notes that are hidden in training."""
 
 
@@ -130,9 +132,7 @@ class Compose:
         rows = []
         for index in indices:
             draw = rng(derive(self.seed, "told", index))
-            some, *which = draw.random(4)
-            shown = [some < KNOWN and u < TOLD for u in which]
-            made = row(self.source.example(index), shown)
+            made = row(self.source.example(index), [bool(u < TOLD) for u in draw.random(2)])
             forgotten = (draw.random(made["before"].shape) < FORGOTTEN) & (made["before"] < HIDDEN)
             rows.append(made | {"before": np.where(forgotten, HIDDEN, made["before"])})
         return padded(rows)
@@ -146,7 +146,7 @@ class Compose:
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """float32 `[B, T, V, N]`."""
-        return figures.logits(self.network, batch)
+        return logits(self.network, batch)
 
     def tokens(self, batch: dict[str, Tensor]) -> int:
         return batch["notes"].numel()
@@ -160,8 +160,8 @@ class Compose:
         for notes_TV, told_TV, facts_TF, counted_T in zip(*(batch[n] for n in ("notes", "told", "facts", "counted"))):
             steps, asked = int(counted_T.sum()), int(((told_TV == HIDDEN) & counted_T[:, None]).sum())
             first = " ".join(map(str, to_grid(notes_TV[0].numpy())))
-            rows.append(f"  {steps} steps{' of a beat' if facts_TF[0, 4] else ''}, {asked} of {4 * steps} notes carry "
-                        f"loss, the first chord is {first}")  # fmt: skip
+            rows.append(f"  {steps} steps{' of a beat' if facts_TF[0, 5] else ''}, {asked} of {4 * steps} notes carry "
+                        f"loss, the first chord in C or A is {first}")  # fmt: skip
         return "\n".join([f"{len(rows)} crops:", *rows])
 
     def preview(self, seed: int) -> dict[str, Music]:
@@ -171,7 +171,7 @@ class Compose:
         return {"piece": result.media[0]}  # type: ignore[dict-item]
 
     def evaluate(self, limit: int | None = None) -> dict[str, float]:
-        """Of validation pieces: nats a step at quarter notes, and nats a note at sixteenths; nothing told."""
+        """Of validation pieces: nats a step at quarter notes, and nats a note at sixteenths; not even the key told."""
         source, size = Chorales("valid"), self.data.steps
         quarters = figures.likelihood(self.network, source, 4, size, limit)
         sixteenths = figures.likelihood(self.network, source, 1, size, limit and -(-limit // 4))
@@ -191,28 +191,35 @@ class Compose:
             yield Warn(f"'{word}' says nothing to this model; {nearest_mood(word)}")
         bars = asked.bars or options.bars
         steps = bars * STEPS_PER_BAR + STEPS_PER_BEAT  # as most chorales, with an upbeat
-        told_TV = np.full((steps, len(VOICES)), HIDDEN)
-        yield from self._drawn(told_TV, asked, options, seeds, asked.tempo or 72.0)
+        grid_TV = np.full((steps, len(VOICES)), -1, np.int16)
+        keys = [common_key(seed) if asked.key is None else asked.key for seed in seeds]
+        yield from self._drawn(grid_TV, grid_TV < 0, keys, options, seeds, asked.tempo or 72.0, motion=asked.motion)
 
-    def _drawn(self, told_TV: np.ndarray, asked: Wish, options: Any, seeds: Sequence[int], tempo: float, *,
-               shift: int = 0) -> Iterator[Event]:
-        """The missing notes drawn; the pieces are then moved back by `shift` semitones."""
-        facts_TF = facts(len(told_TV), key=asked.key, motion=asked.motion)
+    def _drawn(self, grid_TV: np.ndarray, wanted_TV: np.ndarray, keys: Sequence[int], options: Any,
+               seeds: Sequence[int], tempo: float, *, motion: int | None = None, shift: int = 0) -> Iterator[Event]:
+        """The wanted notes of a piece drawn, once in each key; the pieces are then moved back by `shift` semitones.
+
+        Where notes are there already, all keys are the same.
+        """
+        told_TV = np.where(wanted_TV, HIDDEN, to_tokens(transposed(grid_TV, -place_of(keys[0]))))
+        facts_BTF = np.stack([facts(len(told_TV), key, motion=motion) for key in keys])
         how = Drawing(temperature=options.temperature, top_p=options.top_p, rules=options.rules, window=self.data.steps)
+        places = [place_of(key) for key in keys]
         grids_BTV = np.broadcast_to(to_grid(told_TV), (len(seeds), *told_TV.shape))
-        for done, grids_BTV in write(self.network, told_TV, facts_TF, seeds, how):  # noqa: B007
+        for done, grids_BTV in write(self.network, told_TV, facts_BTF, seeds, how, places):  # noqa: B007
             yield Progress(done, len(told_TV), "step")
-        found = [faults(grid_TV) for grid_TV in grids_BTV]
-        grids = [transposed(grid_TV, -shift) for grid_TV in grids_BTV]
-        media = [to_music(grid_TV, options.tempo or tempo) for grid_TV in grids]
-        keys = [key_name(key_of(grid_TV)) for grid_TV in grids]
-        yield Result(media, {"keys": keys, "faults": [asdict(each) for each in found]})
+        whole = [transposed(each_TV, place) for each_TV, place in zip(grids_BTV, places, strict=True)]
+        found = [faults(each_TV) for each_TV in whole]
+        grids = [transposed(each_TV, -shift) for each_TV in whole]
+        media = [to_music(each_TV, options.tempo or tempo) for each_TV in grids]
+        names = [key_name(key_of(each_TV)) for each_TV in grids]
+        yield Result(media, {"keys": names, "faults": [asdict(each) for each in found]})
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Likelihood and accuracy over held-out pieces, and faults of voice leading beside Bach's; `data` may name the
-        part of the set."""
+        """Likelihood and accuracy over held-out pieces, keys that were kept, and faults of voice leading beside Bach's;
+        `data` may name the part of the set."""
         split = next((name for name in data if name in ("train", "valid", "test")), "valid")
         return figures.published(self.network, Chorales(split), self.data.steps, on_progress)  # type: ignore[arg-type]
 
@@ -224,9 +231,11 @@ class Continue(Compose):
 
     def generate(self, inputs: Sequence[Music], options: ContinueOptions, seeds: Sequence[int]) -> Iterator[Event]:
         grid_TV, shift = _fitted(inputs)
-        more_TV = np.full((options.bars * STEPS_PER_BAR, len(VOICES)), HIDDEN)
-        told_TV = np.concatenate([to_tokens(grid_TV), more_TV])
-        yield from self._drawn(told_TV, Wish(key=key_of(grid_TV)), options, seeds, inputs[0].tempo, shift=shift)
+        more_TV = np.full((options.bars * STEPS_PER_BAR, len(VOICES)), -1, np.int16)
+        whole_TV = np.concatenate([grid_TV, more_TV])
+        wanted_TV = np.broadcast_to(np.arange(len(whole_TV))[:, None] >= len(grid_TV), whole_TV.shape)
+        keys = [likeliest_key(self.network, grid_TV, self.data.steps)] * len(seeds)
+        yield from self._drawn(whole_TV, wanted_TV, keys, options, seeds, inputs[0].tempo, shift=shift)
 
 
 class Harmonise(Compose):
@@ -241,13 +250,15 @@ class Harmonise(Compose):
             where = "higher" if shift > 0 else "lower"
             yield Warn(f"the melody is harmonised {abs(shift)} semitones {where}, where it is a {options.voice}, and "
                        f"then moved back")  # fmt: skip
-        told_TV = np.full((len(line_T1), len(VOICES)), HIDDEN)
-        told_TV[:, voice] = to_tokens(transposed(line_T1, shift))[:, 0]
+        grid_TV = np.full((len(line_T1), len(VOICES)), -1, np.int16)
+        grid_TV[:, voice] = transposed(line_T1, shift)[:, 0]
+        wanted_TV = np.broadcast_to(np.arange(len(VOICES)) != voice, grid_TV.shape)
         asked, strange = wish(options.key and f"in {options.key.removeprefix('in ')}")
         if strange or (options.key and asked.key is None):
             raise ConjureError(f"--key: expected a key, got {options.key!r}", hint="for example: G minor")
-        key = None if asked.key is None else asked.key // 12 * 12 + (asked.key + shift) % 12
-        yield from self._drawn(told_TV, Wish(key=key), options, seeds, inputs[0].tempo, shift=shift)
+        key = key_of(line_T1) if asked.key is None else asked.key
+        keys = [key // 12 * 12 + (key + shift) % 12] * len(seeds)
+        yield from self._drawn(grid_TV, wanted_TV, keys, options, seeds, inputs[0].tempo, shift=shift)
 
 
 class Infill(Compose):
@@ -266,9 +277,16 @@ class Infill(Compose):
         if first >= len(grid_TV):
             bars = -(-len(grid_TV) // STEPS_PER_BAR)
             raise ConjureError(f"--start: expected one of {bars} bars, got {options.start}")
-        told_TV = to_tokens(grid_TV)
-        told_TV[first : first + options.bars * STEPS_PER_BAR, chosen] = HIDDEN
-        yield from self._drawn(told_TV, Wish(key=key_of(grid_TV)), options, seeds, inputs[0].tempo, shift=shift)
+        wanted_TV = np.zeros(grid_TV.shape, bool)
+        wanted_TV[first : first + options.bars * STEPS_PER_BAR, chosen] = True
+        keys = [key_of(grid_TV)] * len(seeds)
+        yield from self._drawn(grid_TV, wanted_TV, keys, options, seeds, inputs[0].tempo, shift=shift)
+
+
+def common_key(seed: int) -> int:
+    """A key for a piece of which none is said, drawn as often as Bach's chorales are in it."""
+    keys, counts = zip(*COMMON_KEYS, strict=True)
+    return int(rng(derive(seed, "key")).choice(keys, p=np.array(counts) / sum(counts)))
 
 
 def _only(inputs: Sequence[Music]) -> Music:

@@ -29,12 +29,12 @@ GRID_TV = np.array([[72, 67, 64, -1], [72, 67, 65, 48], [74, 67, 65, 48], [-1, 6
 
 def test_tokens_there_and_back() -> None:
     tokens_TV = to_tokens(GRID_TV)
-    assert tokens_TV.dtype == np.int64 and tokens_TV[0].tolist() == [37, 32, 29, 0]
+    assert tokens_TV.dtype == np.int64 and tokens_TV[0].tolist() == [43, 38, 35, 0]
     assert np.array_equal(to_grid(tokens_TV), GRID_TV) and to_grid(tokens_TV).dtype == np.int16
     every = np.arange(TOKENS)
     assert np.array_equal(to_tokens(to_grid(every)), every) and {HIDDEN, START} == set(range(TOKENS, INPUTS))
-    with pytest.raises(ConjureError, match="expected pitches from 36 to 81, got 82"):
-        to_tokens(GRID_TV + 10)
+    with pytest.raises(ConjureError, match="expected pitches from 30 to 86, got 87"):
+        to_tokens(GRID_TV + 15)
 
 
 def test_notes_are_stretches_of_a_pitch() -> None:

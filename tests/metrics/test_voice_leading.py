@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from conjure.core.seeds import rng
-from conjure.metrics.voice_leading import COMFORT, Faults, allowed, faults
+from conjure.metrics.voice_leading import COMFORT, Faults, allowed, cadence, closing, faults, opening
 
 CLEAN = [[67, 64, 60, 48], [69, 65, 60, 53], [71, 67, 62, 55], [72, 67, 60, 48]]
 
@@ -38,6 +38,32 @@ def test_crossing_spacing_and_range() -> None:
     assert found([72, 67, 60, 40]).spacing == 0  # tenor and bass may be far apart
     assert found([84, 74, 65, 39]).range == 2 and found([84, 74, 65, 50], [84, 74, 65, 48]).range == 1
     assert found([-1, -1, -1, -1]) == Faults(1, 0, 0, 0, 0, 0)
+
+
+def test_beginnings_and_ends() -> None:
+    piece_TV = np.array([[-1, -1, -1, -1], [72, 67, 64, -1], *CLEAN])
+    assert opening(piece_TV, 4) and not opening(piece_TV, 0) and not opening(piece_TV[:1], 0)
+    for last, ends in (
+        ([72, 67, 64, 48], True), ([72, 67, 63, 48], True), ([72, 64, 60, 48], True),  # major, minor, without its fifth
+        ([72, 67, 64, 52], False), ([72, 67, 60, 48], False), ([72, 67, 65, 48], False), ([72, 64, 63, 48], False),
+        ([-1, -1, -1, -1], False),
+    ):  # fmt: skip
+        assert cadence(np.array([*CLEAN, last]), 0) == ends
+    assert cadence(np.array([[74, 69, 66, 50]]), 2) and not cadence(np.array([[74, 69, 66, 50]]), 0)
+
+
+def test_every_chord_that_is_closed_by_the_rule_is_a_cadence() -> None:
+    draw, pitches_N, order = rng(1), np.arange(36, 82), (0, 3, 1, 2)
+    for trial in range(200):
+        tonic, minor = int(draw.integers(12)), bool(draw.integers(2))
+        now_V = np.full(4, -1)
+        for voice in order:
+            ok_N = closing(now_V, voice, tonic, minor, pitches_N)
+            assert 3 <= ok_N.sum() < len(pitches_N), trial
+            now_V[voice] = draw.choice(pitches_N[ok_N])
+        assert cadence(now_V[None], tonic) and (minor or 3 not in (now_V - tonic) % 12)
+    assert closing(np.array([62, -1, -1, -1]), 3, 0, False, pitches_N).all()  # told: a D over what should be C major
+    assert closing(np.array([-1, -1, -1, 43]), 0, 0, True, pitches_N).all()
 
 
 def test_held_chords_are_one() -> None:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conjure.codecs.chorale_tokens import HIDDEN, TOKENS, VOICES
+from conjure.codecs.chorale_tokens import HIDDEN, REST, START, TOKENS, VOICES
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import drawing_weights, rng
-from conjure.models.four_voices import BEATS_LEFT, FACTS, ORDER, SIZES, FourVoices, FourVoicesConfig
+from conjure.models.four_voices import BEATS_LEFT, FACTS, ORDER, SIZES, SPAN, FourVoices, FourVoicesConfig
 from conjure.models.transformer import TransformerConfig
 from conjure.nn.position import Rope
 
@@ -43,7 +43,7 @@ def batch(rows: int, steps: int, told: float, seed: int = 0) -> dict[str, Tensor
 
 def logits(network: FourVoices, given: dict[str, Tensor]) -> Tensor:
     with torch.no_grad():
-        return network.logits(network.hidden(**given))
+        return network.logits(network.hidden(**given), given["before_BTV"])
 
 
 def changed(given: dict[str, Tensor], name: str, where: tuple[int | slice, ...], to: int) -> dict[str, Tensor]:
@@ -119,11 +119,44 @@ def test_step_by_step_is_the_same(network: FourVoices, told: float) -> None:
         for step in range(2, 8):
             known_BV = told_BTV[:, step] != HIDDEN
             for voice in ORDER:
-                found = network.voice_logits(x_BD, notes_BTV[:, step], known_BV, voice)
+                before_BV = given["before_BTV"][:, step]
+                found = network.voice_logits(x_BD, before_BV, notes_BTV[:, step], known_BV, voice)
                 assert float((found - whole[:, step, voice]).abs().max()) <= TOLERANCE * float(whole.abs().max())
                 known_BV = known_BV | (torch.arange(4) == voice)
             if step < 7:
                 x_BD = network.step(slots[:, step + 1 : step + 2], torch.tensor([step + 1]), cache)
+
+
+def test_a_leap_is_said_wherever_the_voice_stands(network: FourVoices) -> None:
+    """The logits are those of the pitch and of the leap from the last pitch, whatever leads to no pitch left out."""
+    y_BTVD = torch.randn(1, 5, 4, 32, generator=torch.Generator().manual_seed(1))
+    before_BTV = torch.tensor([1, 20, REST, START, TOKENS - 1])[None, :, None].expand(1, 5, 4)
+    with torch.no_grad():
+        found = network.logits(y_BTVD, before_BTV)
+        for voice in range(4):
+            pitch_TN, leap_TL = (
+                y_BTVD[0, :, voice] @ table.weight.chunk(4)[voice].T for table in (network.out, network.leap)
+            )
+            for step, last in enumerate(before_BTV[0, :, voice].tolist()):
+                for note in range(TOKENS):
+                    both = note != REST and last != REST and last < TOKENS
+                    leap = leap_TL[step, min(max(note - last, -SPAN), SPAN) + SPAN] if both else 0.0
+                    expected = float(pitch_TN[step, note] + leap)
+                    assert float(found[0, step, voice, note]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_voices_know_how_the_others_moved(network: FourVoices) -> None:
+    """The table of moves alone: what the alto knows of the bass, looked up by hand."""
+    before, now = torch.tensor([[[40, 33, 20, 13]]]), torch.tensor([[[42, 33, 20, 15]]])
+    known = torch.zeros(4, 4)
+    known[1, 3] = 1.0
+    with torch.no_grad():
+        found = network._moved(before, now, known)[0, 0]
+        fifths = (33 - 13) % 12 * 17 + 2 + 8
+        expected = network.moves.weight[fifths] + network.moves.weight[12 * 17 + (15 - 33) % 12]
+        assert torch.allclose(found[1], expected, atol=1e-6) and not found[[0, 2, 3]].any()
+        silent = network._moved(torch.full_like(before, START), now, known)[0, 0]
+        assert torch.allclose(silent[1], 2 * network.moves.weight[-1], atol=1e-6)
 
 
 def test_training_drops_and_use_does_not(network: FourVoices) -> None:
