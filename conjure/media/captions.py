@@ -44,6 +44,8 @@ class Segment:
     """How probable it was that nobody speaks."""
     temperature: float | None = None
     """At which it was drawn."""
+    speaker: str = ""
+    """The name of who speaks, where that was asked."""
 
     def told(self) -> dict[str, Any]:
         """For JSON: what is known of it, times in milliseconds' precision."""
@@ -84,6 +86,8 @@ class Writer:
     def text(self, segment: Segment) -> str:
         """Behind a space, a line end after a pause, or, where a language has no spaces, nothing."""
         last = self._before
+        if self._turned(segment):
+            return f"{'' if last is None else chr(10)}{segment.speaker}: {segment.text}"
         if last is None:
             return segment.text
         if segment.start - last.end >= PARAGRAPH:
@@ -91,26 +95,37 @@ class Writer:
         return f"{'' if segment.language in SPACELESS and last.language in SPACELESS else ' '}{segment.text}"
 
     def markdown(self, segment: Segment) -> str:
-        """A paragraph for each pause, its time in front."""
-        if self._before is not None and segment.start - self._before.end < PARAGRAPH:
+        """A paragraph for each pause and each change of the speaker, its time in front."""
+        turned = self._turned(segment)
+        if self._before is not None and segment.start - self._before.end < PARAGRAPH and not turned:
             return self.text(segment)
         gap = "\n\n" if self._before is not None else ""
-        return f"{gap}**[{clock(segment.start, '.')[:-4]}]** {segment.text}"
+        name = f" {segment.speaker}" if turned else ""
+        return f"{gap}**[{clock(segment.start, '.')[:-4]}]{name}** {segment.text}"
 
     def subrip(self, segment: Segment) -> str:
-        return f"{self.count + 1}\n{self._block(segment, ',', str)}\n\n"
+        return f"{self.count + 1}\n{self._block(segment, ',')}\n\n"
 
     def webvtt(self, segment: Segment) -> str:
         head = "WEBVTT\n" if self._before is None else ""
-        return f"{head}\n{self._block(segment, '.', _escaped)}\n"
+        return f"{head}\n{self._block(segment, '.')}\n"
 
     def hold(self, segment: Segment) -> str:
         self._held.append(segment)
         return ""
 
-    def _block(self, segment: Segment, mark: str, escaped: Callable[[str], str]) -> str:
-        lines = textwrap.wrap(segment.text, self.width) if self.width else [segment.text]
-        text = escaped("\n".join(lines)).replace("-->", "->")  # an arrow would be read as a line of times
+    def _turned(self, segment: Segment) -> bool:
+        """Whether somebody else begins to speak."""
+        return bool(segment.speaker) and (self._before is None or self._before.speaker != segment.speaker)
+
+    def _block(self, segment: Segment, mark: str) -> str:
+        """WebVTT has a tag for the speaker; in SubRip the name stands in front."""
+        web = self.format == "vtt"
+        said = segment.text if web or not segment.speaker else f"{segment.speaker}: {segment.text}"
+        text = "\n".join(textwrap.wrap(said, self.width) if self.width else [said])
+        if web:
+            text = f"<v {_escaped(segment.speaker)}>{_escaped(text)}" if segment.speaker else _escaped(text)
+        text = text.replace("-->", "->")  # an arrow would be read as a line of times
         return f"{clock(segment.start, mark)} --> {clock(max(segment.end, segment.start), mark)}\n{text}"
 
 

@@ -14,6 +14,7 @@ SUFFIXES: dict[str, str] = {
     ".py": "text",
     ".srt": "text",
     ".vtt": "text",
+    ".rttm": "text",
     ".png": "image",
     ".jpg": "image",
     ".jpeg": "image",

@@ -46,7 +46,7 @@ class Asked(BaseModel):
     model: str
     language: str = ""
     prompt: str = ""
-    response_format: Literal["json", "text", "srt", "verbose_json", "vtt"] = "json"
+    response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] = "json"
     temperature: float = Field(default=0, ge=0, le=1)
     timestamp_granularities: list[Literal["word", "segment"]] = Field(default_factory=list)
     stream: bool = False
@@ -81,6 +81,7 @@ async def _heard(request: Request, *, translate: bool) -> Response:
     options = {
         "language": asked.language, "prompt": asked.prompt, "temperature": asked.temperature, "translate": translate,
         "words": "word" in asked.timestamp_granularities, "format": LAID_OUT.get(asked.response_format, "txt"),
+        **({"who": True} if asked.response_format == "diarized_json" else {}),
     } | {name: value for name, value in given.items() if name not in TAKEN}  # fmt: skip
     planned = await asyncio.to_thread(
         lambda: planned_for(home, [sound], to="text", model=asked.model, task="transcribe", options=options)
@@ -91,6 +92,8 @@ async def _heard(request: Request, *, translate: bool) -> Response:
     done = await made(ticket, request)
     if asked.response_format in LAID_OUT:
         return PlainTextResponse(str(done.result.media[0]))
+    if asked.response_format == "diarized_json":
+        return Json(_diarized(done, translate))
     return Json(_verbose(done, asked, translate) if asked.response_format == "verbose_json" else _plain(done))
 
 
@@ -126,6 +129,26 @@ def _verbose(done: Made, asked: Asked, translate: bool) -> dict[str, Any]:
     if "segment" in asked.timestamp_granularities or not asked.timestamp_granularities:
         said["segments"] = [_segment(number, each, asked) for number, each in enumerate(segments)]
     return said
+
+
+def _diarized(done: Made, translate: bool) -> dict[str, Any]:
+    """Speakers are A, B and so on, in the order in which they begin."""
+    found = _facts(done)["segments"]
+    names = [each.get("speaker", "") for each in found]
+    letters = {name: _letters(place) for place, name in enumerate(dict.fromkeys(names))}
+    return {
+        "task": "translate" if translate else "transcribe", "duration": _facts(done)["duration"],
+        "text": " ".join(each["text"] for each in found), "usage": _usage(done),
+        "segments": [
+            {"type": "transcript.text.segment", "id": f"seg_{number}", "start": each["start"], "end": each["end"],
+             "text": each["text"], "speaker": letters[names[number]]} for number, each in enumerate(found)
+        ],
+    }  # fmt: skip
+
+
+def _letters(place: int) -> str:
+    """0 is A, 25 Z, 26 AA."""
+    return (_letters(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
 
 
 def _segment(number: int, found: Mapping[str, Any], asked: Asked) -> dict[str, Any]:

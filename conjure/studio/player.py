@@ -37,6 +37,7 @@ STYLE = """
 .listening .said button { width: 56px; margin-right: 8px; text-indent: 0; text-align: left; font-size: 13px;
   font-variant-numeric: tabular-nums; color: var(--link-text-color); background: none; border: 0; cursor: pointer; }
 .listening .said [data-start] { cursor: pointer; }
+.listening .said em { font-style: normal; font-weight: 600; margin-right: 4px; }
 .gradio-container :is(#time, #duration, .playback span) { color: var(--body-text-color-subdued) !important; }
 .listening .said span.now { background: color-mix(in srgb, var(--primary-400) 30%, transparent);
   border-radius: 3px; }
@@ -96,7 +97,7 @@ SCRIPT = """
 
 def player(sound: Audio, path: str, segments: Sequence[Mapping[str, Any]] = ()) -> str:
     """The HTML of a sound whose file the page may fetch from `path`. Segments are those of a transcript's JSON: `start`
-    and `end` in seconds, `text`, and `words` with the same where they are known. All of it escaped."""
+    and `end` in seconds, `text`, `words` with the same where they are known, and `speaker`. All of it escaped."""
     source = html.escape(f"gradio_api/file={quote(path)}")
     lines = "".join(map(_line, segments))
     said = f'<div class="said" tabindex="0" role="region" aria-label="What is said">{lines}</div>' if lines else ""
@@ -143,7 +144,8 @@ def _line(segment: Mapping[str, Any]) -> str:
         for word in words
     )
     when = _clock(float(segment["start"]))
-    return f'<p><button type="button" data-start="{segment["start"]}">{when}</button>{spans}</p>'
+    who = f'<em>{html.escape(str(segment["speaker"]))}</em> ' if segment.get("speaker") else ""
+    return f'<p><button type="button" data-start="{segment["start"]}">{when}</button>{who}{spans}</p>'
 
 
 def _clock(seconds: float) -> str:

@@ -21,6 +21,7 @@ from conjure.models.speecht5_listener import SpeechT5Listener
 from conjure.models.transcriber import Hearing, Transcriber
 from conjure.models.wave_listener import languages, load_listener
 from conjure.tasks.abilities import family_name, writes_letters
+from conjure.tasks.inputs import LOCAL
 from conjure.tasks.public import WEIGHTS, PublicTask
 from conjure.tasks.transcript import Listened, transcripts
 
@@ -40,6 +41,9 @@ class TranscribeOptions:
     format: Format = Field(default="txt", description="how the text is laid out")
     width: int = Field(default=0, ge=0, le=500, description="characters of a line of captions (0: no end)")
     lines: int = Field(default=2, ge=1, le=20, description="lines of a caption, where they have a width; takes words")
+    who: bool = Field(default=False, description="name who speaks, by starter/who: Speaker 1, Speaker 2 and so on")
+    known: tuple[str, ...] = Field(default=(), json_schema_extra=LOCAL, description="a sound of somebody who may speak "
+                                   "and is called as its file is; may be given several times")  # fmt: skip
     temperature: float = Field(default=0, ge=0, le=1, description="where drawing begins; what fails is drawn wilder")
     no_speech: float = Field(
         default=0.6, ge=0, le=1, description="above this chance that nobody speaks, unlikely text is left out"
@@ -114,7 +118,8 @@ def _hearing(options: TranscribeOptions) -> Hearing:
         steps.append(round(steps[-1] + LADDER, 6))
     return Hearing(
         language=options.language, translate=options.translate, prompt=options.prompt, temperatures=tuple(steps),
-        words=options.words or (options.width > 0 and options.format in ("srt", "vtt")), no_speech=options.no_speech,
+        words=options.words or (options.width > 0 and options.format in ("srt", "vtt")) or options.who
+        or bool(options.known), no_speech=options.no_speech,
         logprob=options.logprob, compression=options.compression, voice=VoiceActivity() if options.gate else None,
         batch=options.batch,
     )  # fmt: skip

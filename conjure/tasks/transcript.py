@@ -26,6 +26,7 @@ from conjure.media.audio import Audio
 from conjure.media.captions import Format, Segment, Word, Writer, shortened
 from conjure.media.recording import LIVE, Live, Recording
 from conjure.media.text import Text
+from conjure.tasks.who_said import told_apart, turns
 
 STRETCH = 600.0
 """Seconds that are held at once."""
@@ -49,6 +50,10 @@ class Layout(Protocol):
     def width(self) -> int: ...
     @property
     def lines(self) -> int: ...
+    @property
+    def who(self) -> bool: ...
+    @property
+    def known(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,11 @@ def transcripts(
     sound, made, results = inputs[0], [], []
     if isinstance(sound, Live) and len(seeds) > 1:
         raise ConjureError("live sound can be heard once: expected --count 1", hint="leave --count out")
+    who = layout.who or bool(layout.known)
+    if isinstance(sound, Live) and who:
+        raise ConjureError("who speaks is found in recordings, not in live sound", hint="leave --who and --known out")
     captions = layout.width > 0 and layout.format in ("srt", "vtt")
+    spoken = (yield from turns(sound, layout.known)) if who else []
     for seed in seeds:
         writer, segments, pieces = Writer(layout.format, layout.width), list[Segment](), list[str]()
         seconds = 0.0
@@ -81,7 +90,7 @@ def transcripts(
             if isinstance(found, Event):
                 yield found
                 continue
-            for each in found:
+            for each in (part for segment in found for part in told_apart(segment, spoken)):
                 for segment in shortened(each, layout.width * layout.lines) if captions else [each]:
                     segments.append(segment)
                     pieces.append(writer.push(segment))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conjure.core.errors import ConjureError
-from conjure.data.speech_clips import HELD_OUT, RATE, ClipData, SpeechClips, as_audio, held, readers
+from conjure.data.speech_clips import HELD_OUT, RATE, ClipData, SpeechClips, as_audio, held, held_texts, readers
 from tests.data.sounds import placed
 
 
@@ -42,6 +43,14 @@ def test_digits_follow_one_another(sets: Path) -> None:
 def test_short_sounds_are_followed_by_silence(sets: Path) -> None:
     clips = SpeechClips(ClipData(seconds=4.0, people=0.0, digits=0.0))
     assert np.abs(clips.example(0)[:16_000]).max() > 0.02 and not clips.example(0)[3 * RATE :].any()
+
+
+def test_texts_stand_beside_the_sentences_that_are_held_out(sets: Path) -> None:
+    rows = [{"file": f"LJ001-000{number}.flac", "text": f"said {number}"} for number in (1, 0)]
+    (sets / "speech_lj24" / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert held_texts("lj") == ["said 0", "said 1"] and held_texts("teacher") == ["text 0", "text 5"]
+    with pytest.raises(ConjureError, match="expected lj or teacher"):
+        held_texts("librispeech")
 
 
 def test_what_is_held_out(sets: Path) -> None:

@@ -70,6 +70,16 @@ def test_pieces_are_the_file(layout: Format) -> None:
     assert all(pieces) or layout == "json"
 
 
+def test_who_speaks_stands_where_it_changes() -> None:
+    names = ("Ann", "Ann", "<Ben>")
+    talk = [Segment(n, n + 0.9, text, speaker=name) for n, (text, name) in enumerate(zip("abc", names, strict=True))]
+    assert as_text(talk) == "Ann: a b\n<Ben>: c"
+    assert as_markdown(talk) == "**[00:00:00] Ann** a b\n\n**[00:00:02] <Ben>** c"
+    assert "\nAnn: a\n" in as_srt(talk) and "\nAnn: b\n" in as_srt(talk) and "\n<Ben>: c\n" in as_srt(talk)
+    assert "\n<v Ann>b\n" in as_vtt(talk) and "\n<v &lt;Ben&gt;>c\n" in as_vtt(talk)
+    assert [each["speaker"] for each in json.loads(as_json(talk))["segments"]] == list(names)
+
+
 def test_nothing_said() -> None:
     assert as_text(()) == as_srt(()) == as_markdown(()) == ""
     assert json.loads(as_json(())) == {"text": "", "segments": []}

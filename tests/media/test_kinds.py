@@ -61,7 +61,7 @@ def test_prompts(arg: str) -> None:
 
 def test_what_is_written_is_known_and_not_read_only() -> None:
     assert set(writable("image")) == {".png", ".jpg", ".jpeg", ".webp"}
-    assert set(writable("text")) == {".txt", ".md", ".json", ".py", ".srt", ".vtt"}
+    assert set(writable("text")) == {".txt", ".md", ".json", ".py", ".srt", ".vtt", ".rttm"}
     assert set(writable("audio")) == {".wav", ".flac", ".mp3", ".ogg", ".opus"}
     assert writable("audio")[0] == ".wav"
     assert READ_ONLY.issubset(SUFFIXES)

@@ -80,6 +80,16 @@ def test_everything_about_it(client: openai.OpenAI) -> None:
     assert all(0 <= each.start <= each.end <= 3.1 for each in made.words)
 
 
+def test_with_those_who_speak(client: openai.OpenAI) -> None:
+    made = client.audio.transcriptions.create(
+        file=file(), model="tiny-ear", response_format="diarized_json", chunking_strategy="auto", extra_body=OPTIONS
+    )
+    assert made.task == "transcribe" and made.duration == 3
+    assert made.text == " ".join(each.text for each in made.segments) != ""
+    assert [each.id for each in made.segments] == [f"seg_{n}" for n in range(len(made.segments))]
+    assert {each.speaker for each in made.segments} == {"A"}
+
+
 def test_it_comes_as_it_is_written(client: openai.OpenAI) -> None:
     events = list(client.audio.transcriptions.create(file=file(), model="tiny-ear", stream=True, extra_body=OPTIONS))
     assert {each.type for each in events[:-1]} == {"transcript.text.delta"}
@@ -101,7 +111,7 @@ def test_into_english(client: openai.OpenAI) -> None:
     ({"model": "starter/story"}, 400, "story"),
     ({"language": "Klingon"}, 400, "Klingon"),
     ({"temperature": 3}, 400, "temperature"),
-    ({"response_format": "diarized_json"}, 400, "response_format"),
+    ({"stream": True, "response_format": "diarized_json"}, 400, "expected json or text"),
     ({"timestamp_granularities": ["word"]}, 400, "only verbose_json"),
     ({"stream": True, "response_format": "srt"}, 400, "expected json or text"),
     ({"extra_body": {"loudness": 3}}, 400, "loudness"),

@@ -44,6 +44,11 @@ def test_languages_without_spaces_get_none() -> None:
     assert "你</span><span" in page
 
 
+def test_who_speaks_stands_in_front() -> None:
+    page = player(SOUND, "/a.wav", [SEGMENTS[1] | {"speaker": "Ann <1>"}])
+    assert "</button><em>Ann &lt;1&gt;</em> <span" in page and "<em>" not in player(SOUND, "/a.wav", SEGMENTS)
+
+
 def test_without_words_there_is_a_player_alone() -> None:
     assert "said" not in player(SOUND, "/a.wav") and "<audio" in player(SOUND, "/a.wav")
 

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conjure.codecs.voice_activity import Floats, VoiceActivity, spans
 from conjure.core.errors import ConjureError
-from conjure.core.events import Delta, Preview, Progress, Result, Warn
+from conjure.core.events import Delta, Event, Preview, Progress, Result, Warn
 from conjure.media.audio import Audio
 from conjure.media.captions import Format, Segment, Word
 from conjure.media.recording import Live
 from conjure.tasks import transcript
 from conjure.tasks.transcript import Listened, Notes, later, segment, transcripts
+from conjure.tasks.who_said import Turn
 
 RATE = 8000
 
@@ -25,6 +27,8 @@ class Plain:
     format: Format = "txt"
     width: int = 0
     lines: int = 2
+    who: bool = False
+    known: tuple[str, ...] = ()
 
 
 def talk(seconds: float, *, every: float = 4.0) -> Floats:
@@ -115,6 +119,18 @@ def test_notes_belong_to_a_sound_and_a_listener(tmp_path: Path, monkeypatch: pyt
     assert len({own, Notes.of(sound(8), Reader().listened()).path, Notes.of(sound(9), another).path}) == 3
 
 
+def test_speakers_are_named_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(sound: Any, known: Sequence[str]) -> Generator[Event, None, list[Turn]]:
+        yield Progress(1, 1, "second", "listening")
+        return [Turn(0, 4.0, "Ann"), Turn(4.0, 9, known[0])]
+
+    monkeypatch.setattr(transcript, "turns", found)
+    events = list(transcripts([sound(9)], Reader().listened(), Plain(known=("Ben",)), [1]))
+    assert str(result(events).media[0]).startswith("Ann: ") and "\nBen: " in str(result(events).media[0])
+    assert "".join(each.text for each in events if isinstance(each, Delta)) == str(result(events).media[0])
+    assert {each["speaker"] for each in result(events).facts["results"][0]["segments"]} == {"Ann", "Ben"}
+
+
 def test_live_sound_comes_phrase_by_phrase_with_what_is_being_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transcript, "PARTIAL", 1.0)  # as often as it can
     live = Live(iter(np.split(talk(10), 40)), RATE)
@@ -125,6 +141,8 @@ def test_live_sound_comes_phrase_by_phrase_with_what_is_being_said(monkeypatch: 
     assert len(so_far) > 3 and so_far == sorted(so_far)
     (told,) = result(events).facts["results"]
     assert [round(each["start"]) for each in told["segments"]] == [1, 5, 9] and told["duration"] == 10
+    with pytest.raises(ConjureError, match="not in live sound"):
+        list(transcripts([live], Reader().listened(), Plain(who=True), [1]))
     with pytest.raises(ConjureError, match="once"):
         list(transcripts([live], Reader().listened(), Plain(), [1, 2]))
 
