@@ -29,6 +29,7 @@ from conjure.models.folder import load_weights, read_config, save_weights, weigh
 from conjure.models.listener import Asked, Listener
 from conjure.models.word_ngram import WordNGram
 from conjure.tasks import ear_figures as figures
+from conjure.tasks.inputs import LOCAL
 from conjure.tasks.transcript import Listened, transcripts
 
 PHONES_WEIGH = 0.3
@@ -43,9 +44,14 @@ class EarData:
     """Rounds of 64 texts by each of the five voices that are in the pool at first."""
     grow: int = 60
     """Groups of 12 examples after which one more joins."""
-    spectral: bool = True
-    """Stretches of time and of bands are hidden, and bands are moved (SpecAugment, Park et al. 2019, arXiv 1904.08779;
-    vocal tract length, Jaitly and Hinton 2013)."""
+    spectral: tuple[int, int] = (0, 0)
+    """The first group of examples in which stretches of time and of bands are hidden and bands are moved, and the
+    first in which they no longer are (SpecAugment, Park et al. 2019, arXiv 1904.08779; vocal tract length, Jaitly and
+    Hinton 2013)."""
+
+    def hides(self, index: int) -> bool:
+        """Whether that is done to this example."""
+        return self.spectral[0] <= index // GROUP < self.spectral[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,9 @@ class EarOptions:
     format: Format = Field(default="txt", description="how the text is laid out")
     width: int = Field(default=0, ge=0, le=500, description="characters of a line of captions (0: no end)")
     lines: int = Field(default=2, ge=1, le=20, description="lines of a caption, where they have a width; takes words")
+    who: bool = Field(default=False, description="name who speaks, by starter/who: Speaker 1, Speaker 2 and so on")
+    known: tuple[str, ...] = Field(default=(), json_schema_extra=LOCAL, description="a sound of somebody who may speak "
+                                   "and is called as its file is; may be given several times")  # fmt: skip
     translate: bool = Field(default=False, description="into English: what it writes already is")
     prompt: str = Field(default="", description="not used: names and words to expect")
     temperature: float = Field(default=0, ge=0, le=1, description="not used: nothing is drawn")
@@ -101,8 +110,8 @@ class EarTask:
         assert self.source is not None
         clips = [self.source.example(index) for index in indices]
         mels = [features(torch.from_numpy(clip.samples)) for clip in clips]
-        if self.data.spectral:
-            mels = [_masked(mel_TM, rng(derive(self.seed, "mask", n))) for n, mel_TM in zip(indices, mels, strict=True)]
+        mels = [_masked(mel_TM, rng(derive(self.seed, "mask", n))) if self.data.hides(n) else mel_TM
+                for n, mel_TM in zip(indices, mels, strict=True)]  # fmt: skip
         texts = [encode(clip.text) for clip in clips]
         T = -(-max(map(len, mels)) // 8) * 8
         phones_BS = torch.full((len(clips), T // 4), -1)
@@ -199,13 +208,14 @@ class EarTask:
             if getattr(options, name):
                 yield Warn(f"this ear writes what it hears: --{name} changes nothing")
         captions = options.width > 0 and options.format in ("srt", "vtt")
-        words, gate = options.words or captions, VoiceActivity() if options.gate else None
+        words = options.words or captions or options.who or bool(options.known)
+        gate = VoiceActivity() if options.gate else None
         listener = self.listener(beams=options.beams)
 
         def read(samples_N: Floats, seed: int, voice: VoiceActivity | None) -> Iterator[tuple[list[Segment], float]]:
             return listener.transcribe(samples_N, Asked(words=words, voice=voice, batch=options.batch), seed)
 
-        name = f"{self.digest} {options}"
+        name = f"{self.digest} {options.beams} {words} {options.gate}"
         yield from transcripts(inputs, Listened(read=read, rate=MEL.rate, name=name, voice=gate), options, seeds)
 
     def evaluate_published(

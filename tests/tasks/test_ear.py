@@ -123,14 +123,16 @@ def test_a_row_is_the_same_alone_and_again(task: EarTask) -> None:
 
 
 def test_hidden_stretches_are_part_of_the_example(task: EarTask) -> None:
-    plain = EarTask.create(MODEL, EarData(blocks=1, spectral=False), seed=2).batch([3])
-    hidden = task.batch([3])
-    assert not torch.equal(plain["mel"], hidden["mel"])
-    assert torch.equal(plain["letters"], hidden["letters"])
+    plain = EarTask.create(MODEL, EarData(blocks=1), seed=2).batch([3])
+    hidden = EarTask.create(MODEL, EarData(blocks=1, spectral=(0, 1)), seed=2).batch([3, 12])
+    assert not torch.equal(plain["mel"][0], hidden["mel"][0, : plain["mel"].shape[1]])
+    after = task.batch([3, 12])  # the second is of the next group
+    assert torch.equal(after["mel"][1], hidden["mel"][1]) and not torch.equal(after["mel"][0], hidden["mel"][0])
+    assert torch.equal(after["letters"], hidden["letters"])
 
 
 def test_steps_lower_the_loss() -> None:
-    task = EarTask.create(MODEL, EarData(blocks=1, spectral=False), seed=2)
+    task = EarTask.create(MODEL, EarData(blocks=1), seed=2)
     batch = task.batch(range(2))
     optimizer = torch.optim.AdamW(task.network.parameters(), lr=5e-3)
     losses = list[float]()
