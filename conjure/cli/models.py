@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,9 @@ from conjure.core.errors import ConjureError
 from conjure.core.files import size
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conjure.core.hub import Plan
     from conjure.core.shelf import ModelInfo
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -32,6 +37,7 @@ Examples:
   conjure models get openai-community/gpt2
   conjure models get EleutherAI/pythia-70m@step3000
   conjure models get Qwen/Qwen2.5-0.5B-Instruct-GGUF --gguf q8_0
+  conjure models get facebook/mms-1b-all --language German
 
 Only what running the model takes is fetched, and no pickle. A download that was stopped goes on."""
 REMOVE = """\b
@@ -50,23 +56,20 @@ def models() -> None:
 @models.command("get", epilog=GET, context_settings=HELP)
 @click.argument("name", metavar="ORG/NAME[@REVISION]")
 @click.option("--gguf", default="", metavar="WHICH", help="One GGUF file: its name, or its quantisation (Q4_K_M).")
+@click.option("--language", default="", metavar="WHICH", help="With the adapter of this language (MMS): name or code.")
 @as_json
-def get(name: str, gguf: str, as_json: bool) -> None:
+def get(name: str, gguf: str, language: str, as_json: bool) -> None:
     """Fetch a model into the hub's cache. Prints its folder, or the GGUF file."""
-    from conjure.core import hub, paths, shelf
+    from conjure.core import hub, paths
 
     if paths.offline():
-        try:
-            folder = shelf.find(name)
-        except ConjureError:
-            raise ConjureError(
-                f"{name} is not on this machine, and fetching is switched off",
-                hint="unset CONJURE_OFFLINE and HF_HUB_OFFLINE",
-            ) from None
+        folder = _kept(name, language)
         note("fetching is switched off; this is what the cache holds")
         out(json.dumps({"name": name, "path": str(folder)}) if as_json else str(folder))
         return
     wanted = hub.plan(name, gguf)
+    if language:
+        wanted = _with_adapter(wanted, language, name)
     listing = wanted.listing
     already = f", {size(wanted.here)} of them here already" if wanted.here else ""
     note(f"{listing.repo} at commit {listing.commit}: {len(wanted.files)} files, {size(wanted.total)}{already}")
@@ -83,6 +86,39 @@ def get(name: str, gguf: str, as_json: bool) -> None:
         }))  # fmt: skip
         return
     out(str(path))
+
+
+def _with_adapter(wanted: Plan, language: str, name: str) -> Plan:
+    """The same with the file of a language."""
+    from conjure.codecs.language_names import code_of
+    from conjure.core import shelf
+    from conjure.core.hub_files import adapter
+
+    file = adapter(wanted.listing, lambda codes: code_of(language, codes))
+    here = 0
+    with contextlib.suppress(ConjureError):  # none of it is here
+        held = shelf.find(name) / file.name
+        here = file.size if held.is_file() and held.stat().st_size == file.size else 0
+    return replace(wanted, files=(*wanted.files, file), here=wanted.here + here)
+
+
+def _kept(name: str, language: str) -> Path:
+    """The folder of a model that is here, where nothing is fetched; `ConjureError` for what is not."""
+    from conjure.codecs.language_names import code_of
+    from conjure.core import shelf
+
+    online = "unset CONJURE_OFFLINE and HF_HUB_OFFLINE"
+    try:
+        folder = shelf.find(name)
+    except ConjureError:
+        raise ConjureError(f"{name} is not on this machine, and fetching is switched off", hint=online) from None
+    if language:
+        try:
+            code_of(language, [each.name.split(".")[1] for each in folder.glob("adapter.*.safetensors")])
+        except ConjureError:
+            raise ConjureError(f"{name} is here without {language}, and fetching is switched off",
+                               hint=online) from None  # fmt: skip
+    return folder
 
 
 @models.command("list", epilog="\b\nExample:\n  conjure models list", context_settings=HELP)

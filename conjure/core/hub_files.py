@@ -6,7 +6,7 @@ Everything else is left there: pickles, other frameworks, other precisions, the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from conjure.core.errors import ConjureError, suggest
@@ -45,6 +45,7 @@ _UNUSED = {"safety_checker", "feature_extractor", "image_encoder", "image_proces
 """Parts of picture models that nothing here runs."""
 _SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}\.safetensors")
 _VARIANT = re.compile(r"(?P<stem>[^.]+)\.(?P<variant>[\w-]+?)(-\d{5}-of-\d{5})?\.safetensors(\.index\.\w+\.json)?")
+_ADAPTER = re.compile(r"adapter\.(?P<code>[A-Za-z][\w-]*)\.safetensors")
 _PICKLE = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle)")
 
 
@@ -72,6 +73,16 @@ def choose(listing: Listing, gguf: str = "") -> tuple[RemoteFile, ...]:
                 f"{listing.repo} has no config.json", hint="it is no model that conjure knows how to run"
             )
     return tuple(by_name[name] for name in sorted({*beside, *weights}, key=lambda name: (by_name[name].size, name)))
+
+
+def adapter(listing: Listing, which: Callable[[Collection[str]], str]) -> RemoteFile:
+    """The file of a language (MMS: `adapter.deu.safetensors`), which `choose` leaves there; `which` picks one of the
+    codes that there are. `ConjureError` where the model has none."""
+    there = {match["code"]: file for file in listing.files if (match := _ADAPTER.fullmatch(file.name))}
+    if not there:
+        raise ConjureError(f"{listing.repo} has no files of languages (adapter.CODE.safetensors)",
+                           hint="leave --language out: what the model knows is all in its weights")  # fmt: skip
+    return there[which(sorted(there))]
 
 
 def _safetensors(names: Iterable[str], folder: str) -> list[str]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from conjure.codecs.pronunciation import PHONES, Pronunciation
@@ -35,6 +36,9 @@ MOST = 150
 """Phones that are said in one go; longer sentences are cut between words, and very long words inside."""
 LONGEST_PHONE = 80.0
 """Frames: a second."""
+TEMPI = (0.5, 2.0)
+"""Speeds that the network is asked for. What is slower or faster is said at the nearest of them, and the frames of its
+spectrogram are then spread over more or less time, all alike: the pitch stays, and the length is as asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +60,15 @@ class Saying:
 
 @dataclass(frozen=True, eq=False)
 class Sound:
-    """One utterance: float32 `[N]`, its phones by name and their ends in seconds, silence behind it in seconds."""
+    """One piece: float32 `[N]`, its phones by name and their ends in seconds, silence behind it in seconds."""
 
     samples: np.ndarray
     source: str
     phones: tuple[str, ...]
     ends: tuple[float, ...]
     after: float
+    words: tuple[str, ...] = ()
+    """Those that are said, where the letters of all of them are known."""
 
 
 @dataclass
@@ -76,14 +82,20 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """What is said in one go: phones `[P]`, and pauses with a length of their own, place -> seconds."""
+class Piece:
+    """What is said in one go, an utterance or a part of a long one: phones `[P]`, and pauses with a length of their
+    own, place -> seconds; `words` as in `Sound`."""
 
     phones: list[int]
     fixed: dict[int, float]
     utterance: Utterance
     after: float
     seed: int
+    words: tuple[str, ...] = ()
+
+    def again(self, attempt: int) -> Piece:
+        """The same with other noise."""
+        return replace(self, seed=derive(self.seed, "again", attempt))
 
 
 @dataclass(eq=False)
@@ -115,17 +127,21 @@ class Speaker:
 
     def say(self, utterances: Sequence[Utterance], how: Saying, seed: int) -> Iterator[Sound]:
         """One or more sounds for each utterance, in order; the first alone, so that it comes soon."""
+        for batch in self.batches(utterances, how, seed):
+            yield from self.said(batch, how)
+
+    def batches(self, utterances: Sequence[Utterance], how: Saying, seed: int) -> Iterator[list[Piece]]:
+        """What `say` says together: one piece, then `how.batch` of them at a time."""
         self.check(utterances, how)
-        pieces = self._pieces(utterances, seed)
-        waiting: list[_Piece] = []
+        waiting: list[Piece] = []
         size = 1
-        for piece in pieces:
+        for piece in self._pieces(utterances, seed):
             waiting.append(piece)
             if len(waiting) == size:
-                yield from self._said(waiting, how)
+                yield waiting
                 waiting, size = [], how.batch
         if waiting:
-            yield from self._said(waiting, how)
+            yield waiting
 
     def phones_of(self, utterance: Utterance) -> tuple[list[list[int]], dict[int, float]]:
         """The phones of each word, a pause being a word of one phone; and the pauses with a length, word -> seconds."""
@@ -141,7 +157,7 @@ class Speaker:
                 words.append([PHONES.index(phone) for phone in part.phones or next(said)])
         return words, fixed
 
-    def _pieces(self, utterances: Sequence[Utterance], seed: int) -> Iterator[_Piece]:
+    def _pieces(self, utterances: Sequence[Utterance], seed: int) -> Iterator[Piece]:
         number = 0
         for utterance in utterances:
             began = time.perf_counter()
@@ -155,11 +171,13 @@ class Speaker:
                         places[len(phones)] = fixed[place]
                     phones += word
                 after = utterance.after if at == len(groups) - 1 else 0.0
-                yield _Piece([*phones, PAUSE], places, utterance, after, derive(seed, "utterance", number))
+                known = _known(utterance, group, words)
+                yield Piece([*phones, PAUSE], places, utterance, after, derive(seed, "utterance", number), known)
                 number += 1
 
     @torch.no_grad()
-    def _said(self, pieces: Sequence[_Piece], how: Saying) -> Iterator[Sound]:
+    def said(self, pieces: Sequence[Piece], how: Saying) -> Iterator[Sound]:
+        """The sounds of several pieces, which are computed together."""
         began = time.perf_counter()
         phones_BP, voice_B = self._tensors(pieces, how)
         h_BPD, _ = self.voice.encode(phones_BP, voice_B)
@@ -170,36 +188,38 @@ class Speaker:
         self.stages.spectrogram += time.perf_counter() - began
         for row, (piece, mel_TM) in enumerate(zip(pieces, mels, strict=True)):
             began = time.perf_counter()
-            samples = self.vocoder.whole(mel_TM.T.contiguous()).clamp(-1, 1).numpy()
+            rest = _tempi(piece, how)[1]
+            samples = self.vocoder.whole(_spread(mel_TM, rest).T.contiguous()).clamp(-1, 1).numpy()
             self.stages.vocoder += time.perf_counter() - began
-            ends = (ends_BP[row, : len(piece.phones)] * self.voice.config.mel.hop / self.rate).tolist()
+            ends = (ends_BP[row, : len(piece.phones)] / rest * self.voice.config.mel.hop / self.rate).tolist()
             yield Sound(samples, piece.utterance.source, tuple(PHONES[each] for each in piece.phones), tuple(ends),
-                        piece.after * how.pause)  # fmt: skip
+                        piece.after * how.pause, piece.words)  # fmt: skip
 
-    def _tensors(self, pieces: Sequence[_Piece], how: Saying) -> tuple[Tensor, Tensor]:
+    def _tensors(self, pieces: Sequence[Piece], how: Saying) -> tuple[Tensor, Tensor]:
         longest = max(len(piece.phones) for piece in pieces)
         rows = [piece.phones + [-1] * (longest - len(piece.phones)) for piece in pieces]
         names = self.voice.config.voices
         voices = [names.index(piece.utterance.voice or how.voice) for piece in pieces]
         return torch.tensor(rows), torch.tensor(voices)
 
-    def _ends(self, lengths_BP: Tensor, pieces: Sequence[_Piece], how: Saying) -> Tensor:
+    def _ends(self, lengths_BP: Tensor, pieces: Sequence[Piece], how: Saying) -> Tensor:
         """Where each phone ends, in frames: none is shorter than a frame, so each holds the centre of one."""
         per_second = self.rate / self.voice.config.mel.hop
         for row, piece in enumerate(pieces):
             phones_P = torch.tensor(piece.phones)
-            length_P = lengths_BP[row, : len(phones_P)] / (how.speed * piece.utterance.speed)
+            speed, rest = _tempi(piece, how)
+            length_P = lengths_BP[row, : len(phones_P)] / speed
             length_P = torch.where((phones_P == PAUSE) & _inside(phones_P), length_P * how.pause, length_P)
             for place, seconds in piece.fixed.items():
-                length_P[place] = seconds * how.pause * per_second
-            most_P = torch.full_like(length_P, LONGEST_PHONE / min(1.0, how.speed * piece.utterance.speed))
+                length_P[place] = seconds * how.pause * per_second * rest
+            most_P = torch.full_like(length_P, LONGEST_PHONE / min(1.0, speed))
             most_P[list(piece.fixed)] = float("inf")
             lengths_BP[row, : len(phones_P)] = torch.minimum(length_P, most_P).clamp_min(1.0)
             lengths_BP[row, len(phones_P) :] = 0.0
         return lengths_BP.cumsum(1)
 
     def _spectrograms(
-        self, h_BPD: Tensor, ends_BP: Tensor, voice_B: Tensor, pieces: Sequence[_Piece], how: Saying
+        self, h_BPD: Tensor, ends_BP: Tensor, voice_B: Tensor, pieces: Sequence[Piece], how: Saying
     ) -> list[Tensor]:
         """`[T, M]` each, restored."""
         frames = [int(end) + 1 for end in ends_BP[:, -1]]
@@ -213,6 +233,29 @@ class Speaker:
         denoise = flow.denoise(lambda x, t: self.voice.estimate(x, t, g_BTD, mean_BTM, counted_BT1))
         x_BTM = euler(denoise, flow.prior(how.temperature * noise_BTM), flow.sigmas(how.steps))
         return [restored(x_BTM[row, :length].float()) for row, length in enumerate(frames)]
+
+
+def _tempi(piece: Piece, how: Saying) -> tuple[float, float]:
+    """(the speed that the network is asked for, by what its frames are then thinned out)."""
+    wanted = how.speed * piece.utterance.speed
+    asked = min(max(wanted, TEMPI[0]), TEMPI[1])
+    return asked, wanted / asked
+
+
+def _spread(mel_TM: Tensor, rest: float) -> Tensor:
+    """A spectrogram that lasts 1 / `rest` times as long; frames in between are means of their neighbours."""
+    if rest == 1.0:
+        return mel_TM
+    frames = max(2, round((len(mel_TM) - 1) / rest) + 1)
+    return F.interpolate(mel_TM.T[None], size=frames, mode="linear", align_corners=True)[0].T
+
+
+def _known(utterance: Utterance, group: Sequence[tuple[int, list[int]]], words: Sequence[list[int]]) -> tuple[str, ...]:
+    """The words of a group; none where one is cut, or said by phones that its letters do not tell."""
+    parts = [(utterance.parts[place], phones == words[place]) for place, phones in group]
+    if any(isinstance(part, Word) and (part.phones or not whole) for part, whole in parts):
+        return ()
+    return tuple(part.text for part, _ in parts if isinstance(part, Word))
 
 
 def _inside(phones_P: Tensor) -> Tensor:

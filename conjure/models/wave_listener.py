@@ -127,9 +127,11 @@ def _speaking(network: SpeechTower, folder: Path, code: str) -> None:
         speak(network, file)
     elif code != read_json(folder / "tokenizer_config.json").get("target_lang"):
         there = sorted(each.name.split(".")[1] for each in folder.glob("adapter.*.safetensors"))
+        repo = "/".join(folder.parent.parent.name.split("--")[1:]) if folder.parent.name == "snapshots" else ""
+        fetch = f"conjure models get {repo} --language {code}" if repo else "fetch that file into the folder"
         raise ConjureError(
             f"{folder} has no {file.name}, which the language '{code}' takes",
-            hint=f"fetch that file into the folder; adapters are there for {', '.join(there[:SHOWN]) or 'no language'}",
+            hint=f"{fetch}; adapters are there for {', '.join(there[:SHOWN]) or 'no language'}",
         )
 
 

@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview, Result, Warn
+from conjure.media.kinds import looks_like_file
 from conjure.serve.batches import alike
 from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, Room, event_name, medium, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.inputs import FILE, LOCAL, SOUND_FILE, understand
+from conjure.tasks.inputs import FILE, LOCAL, OR_SAMPLE, SOUND_FILE, understand
 from conjure.tasks.make import Plan, edges_of, plan, record
 from conjure.tasks.table import Edge, everything, resolve
 
@@ -151,6 +152,9 @@ def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
         extra = field.json_schema_extra or {}
         if extra in (FILE, SOUND_FILE) and isinstance(given.get(name), str) and given[name]:
             raise ApiError(400, f'options.{name}: expected a picture, {{"b64": ...}}', param=f"options.{name}")
+        if extra == OR_SAMPLE and looks_like_file(str(given.get(name) or "")):
+            raise ApiError(400, f"options.{name}: expected a name, got that of a file", param=f"options.{name}",
+                           code="not_over_http")  # fmt: skip
         if extra == LOCAL and given.get(name):
             raise ApiError(400, f"options.{name}: names files of this machine, which clients may not",
                            param=f"options.{name}", code="not_over_http")  # fmt: skip

@@ -20,16 +20,19 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from conjure import media
+from conjure.core import shelf
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview
 from conjure.media.audio import Audio
+from conjure.media.kinds import looks_like_file
 from conjure.media.text import Text
 from conjure.serve.errors import ApiError, told
 from conjure.serve.making import STREAM, Made, Previews, made, planned_for, working
 from conjure.serve.sampling import refused
-from conjure.serve.state import server
+from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, Room, sse
 from conjure.serve.worker import Ticket
+from conjure.tasks.abilities import is_public
 from conjure.tasks.make import record
 
 PCM_RATE = 24_000
@@ -73,9 +76,8 @@ async def speech(asked: Asked, request: Request) -> Response:
     if asked.response_format == "aac":
         _aac_writer()
     text = Room(home.settings.limits).take(_text(asked.input), "input")
-    options = {"voice": asked.voice if isinstance(asked.voice, str) else asked.voice.id, "speed": asked.speed} | {
-        name: value for name, value in given.items() if name != "instructions"
-    }
+    options = await asyncio.to_thread(_voiced, home, asked) | {"speed": asked.speed}
+    options |= {name: value for name, value in given.items() if name != "instructions"}
     planned = await asyncio.to_thread(
         lambda: planned_for(home, [text], to="audio", model=asked.model, task="speak", options=options)
     )
@@ -90,6 +92,22 @@ async def speech(asked: Asked, request: Request) -> Response:
     if asked.stream_format == "sse":
         return StreamingResponse(_events(first, pieces), media_type="text/event-stream", headers=STREAM)
     return StreamingResponse(_bytes(first, pieces), media_type=TYPES[asked.response_format], headers=STREAM)
+
+
+def _voiced(home: Server, asked: Asked) -> dict[str, Any]:
+    """The option that chooses who speaks. Our voices have names, public models have numbers; the vectors and samples
+    of people are files, and no string of a client is ever the name of one."""
+    name = asked.voice if isinstance(asked.voice, str) else asked.voice.id
+    if looks_like_file(name):
+        raise ApiError(400, f"voice: expected the name of a voice, got that of a file, '{name}'", param="voice")
+    if isinstance((asked.model_extra or {}).get("sample"), str):
+        raise ApiError(400, 'sample: expected a sound, {"b64": ...}', param="sample")
+    if not is_public(shelf.find(home.keeper.path(asked.model))):
+        return {"voice": name}
+    if name != "default" and not (name.isascii() and name.isdigit()):
+        raise ApiError(400, f"voice: this model numbers its speakers, expected '0', '1', ... or 'default', "
+                            f"got '{name}'", param="voice")  # fmt: skip
+    return {} if name == "default" else {"speaker": int(name)}
 
 
 def _text(text: str) -> Text:

@@ -24,6 +24,9 @@ FILE: dict[str, Any] = {"file": "image"}
 SOUND_FILE: dict[str, Any] = {"file": "audio"}
 """The same for a sound: `--voice sample.wav`."""
 
+OR_SAMPLE: dict[str, Any] = {"or_file": "sample"}
+"""Marks one whose value is a name, unless it looks like a file: then it is meant for that option."""
+
 LOCAL: dict[str, Any] = {"local": True}
 """Marks one whose value names files or models of this machine: clients of the server may not set it."""
 
@@ -93,6 +96,7 @@ def attached(
 
     The options keep the files' names alone. A file that is among the inputs already is not read again.
     """
+    options = _meant(kind, options)
     named = [name for name in _files(kind) if options.get(name) not in (None, "")]
     there = {each.option: each for each in given if each.option}
     wanted = _files(kind)
@@ -101,6 +105,18 @@ def attached(
     return (*plain, *(there[name] for name in named)), {
         **options, **{name: there[name].name or name for name in named}
     }
+
+
+def _meant(kind: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, files in place of names given to the options that take files."""
+    found = dict(options)
+    for name, field in getattr(kind, "__pydantic_fields__", {}).items():
+        other = (field.json_schema_extra or {}).get("or_file")
+        if other and isinstance(found.get(name), str) and looks_like_file(found[name]):
+            if found.get(other):
+                raise ConjureError(f"--{name}: expected a name beside --{other}, got the file {found[name]}")
+            found[other] = found.pop(name)
+    return found
 
 
 def parted(inputs: Sequence[Medium], options: Any) -> tuple[Image, str, dict[str, Image]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from conjure.core.events import Event, Progress, Result, Warn
 from conjure.core.seeds import derive
 from conjure.media.audio import Audio
 from conjure.media.text import Text
+from conjure.models.proof_ear import Judged
 from conjure.models.speecht5_voice import SpeechT5Voice
 from conjure.models.vits_voice import VitsVoice
 from conjure.tasks.abilities import family_name
 from conjure.tasks.cloned_voice import CONSENT, VOCODED, VOICE, consented, opened, speaker
+from conjure.tasks.heard_again import FASTEST, Kept, Report, best, proof_ear
 
 Say = Callable[[str, int], tuple[np.ndarray, bool]]
 """(sentence, seed) -> (samples, whether it came to an end by itself)."""
@@ -45,6 +48,8 @@ class PublicVoicesOptions:
     voice: str = VOICE
     consent: str = CONSENT
     vocoder: str = VOCODED
+    check: bool = Field(default=False, description="listen to each English sentence with our own ear, which was taught "
+                        "by machines, and say it again where a word is missing or said twice")  # fmt: skip
 
 
 class PublicVoices:
@@ -82,11 +87,16 @@ class PublicVoices:
         if left_out:
             rest = "" if len(left_out) <= SHOWN else f" and {len(left_out) - SHOWN} more"
             yield Warn(f"the voice does not know these characters and leaves them out: {left_out[:SHOWN]}{rest}")
-        made = []
+        made, report = [], Report()
+        ear = proof_ear() if options.check and model.english and (options.speed or 1.0) <= FASTEST else None
         for number, seed in enumerate(seeds):
             pieces = list[np.ndarray]()
             for n, sentence in enumerate(sentences):
-                samples_N, ended = say(sentence, derive(seed, "sentence", n))
+                judge = None if ear is None else partial(ear.judge, rate=model.rate, words=sentence.split(),
+                                                         speed=options.speed or 1.0)  # fmt: skip
+                kept = _kept(say, sentence, derive(seed, "sentence", n), judge)
+                report.add(sentence, kept)
+                samples_N, ended = kept.sound
                 if not ended:
                     yield Warn(f"this sentence came to no end by itself and was cut: {sentence[:SHOWN]!r}")
                 if len(samples_N):
@@ -98,7 +108,9 @@ class PublicVoices:
                                    hint="take a voice of the language that the text is in")  # fmt: skip
             made.append(Audio(np.concatenate(pieces)[None], model.rate))
         lengths = [round(each.seconds, 3) for each in made]
-        facts = {"sentences": len(sentences), "left_out": left_out, "lengths": lengths}
+        for warning in report.warnings():
+            yield Warn(warning)
+        facts = {"sentences": len(sentences), "left_out": left_out, "lengths": lengths, **report.facts}
         yield Result(made, {**facts, "seconds": round(time.perf_counter() - began, 3)})
 
     def evaluate_published(
@@ -115,6 +127,16 @@ def _say(model: VitsVoice | SpeechT5Voice, options: PublicVoicesOptions) -> Say:
         return lambda sentence, seed: model.say(sentence, seed, speaker_E)
     how = {name: getattr(options, name) for name in ("speaker", "speed", "noise", "duration_noise")}
     return lambda sentence, seed: (model.say(sentence, seed, **how), True)
+
+
+def _kept(
+    say: Say, sentence: str, seed: int, judge: Callable[[np.ndarray], Judged | None] | None
+) -> Kept[tuple[np.ndarray, bool]]:
+    """A sentence, said again where the ear doubts it."""
+    first = say(sentence, seed)
+    if judge is None:
+        return Kept(first, 0, None)
+    return best(first, lambda attempt: say(sentence, derive(seed, "again", attempt)), lambda said: judge(said[0]))
 
 
 def _unused(model: VitsVoice | SpeechT5Voice, options: PublicVoicesOptions) -> Iterator[Event]:

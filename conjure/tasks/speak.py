@@ -6,7 +6,7 @@ Legend: B rows, P phones, T frames, M mel bands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,13 @@ from conjure.models.folder import read_config, save_weights, write_config
 from conjure.models.speaker import Saying, Sound, Speaker
 from conjure.models.speech_folder import load_vocoder
 from conjure.models.voice import Voice, VoiceConfig
+from conjure.tasks import change_figures
 from conjure.tasks import speak_figures as figures
+from conjure.tasks.cloned_voice import CONSENT
+from conjure.tasks.heard_again import CHECK, FASTEST, TRIES, Kept, Report, best, proof_ear
+from conjure.tasks.inputs import OR_SAMPLE, SOUND_FILE
+from conjure.tasks.sampled_voice import LIKE, changer_with
+from conjure.tasks.spoken_sample import cloned
 from conjure.tasks.voice_rows import Rows
 
 WEIGHTS = {"flow": 0.5, "mean": 1.0, "duration": 0.5}
@@ -46,12 +52,18 @@ EXAMPLE = "The quick brown fox jumps over the lazy dog, and nobody minds."
 class SpeakOptions:
     """How a text is said."""
 
-    voice: str = Field(default="slt", description="who speaks: awb, kal16, rms or slt")
-    speed: float = Field(default=1.0, ge=0.5, le=2, description="1: as the teacher; 2: twice as fast")
+    voice: str = Field(default="slt", json_schema_extra=OR_SAMPLE,
+                       description="who speaks: awb, kal16, rms, slt, or a sound to speak like (--sample)")  # fmt: skip
+    speed: float = Field(default=1.0, ge=0.25, le=4, description="1: as the teacher; 2: twice as fast")
     pause: float = Field(default=1.0, ge=0, le=5, description="what silences are multiplied by")
     steps: int = Field(default=4, ge=1, le=100, description="of the flow: more is finer and slower")
     temperature: float = Field(default=0.6, ge=0, le=1.5, description="how lively; 0: always the same")
     batch: int = Field(default=4, ge=1, le=64, description="sentences that are said together, after the first")
+    check: bool = CHECK
+    sample: Any = Field(default="", description="sound in whose voice it is said, with --consent",
+                        json_schema_extra=SOUND_FILE)  # fmt: skip
+    consent: str = CONSENT
+    like: float = LIKE
 
 
 class Speak:
@@ -165,29 +177,48 @@ class Speak:
         Raises `ConjureError` for a text that holds nothing to say and for a voice that there is not; what cannot be
         read is named in a `Warn`.
         """
-        script = _script(inputs)
+        script = _script(inputs[:1])
         for warning in script.warnings:
             yield Warn(warning)
-        how = _saying(options)
+        how, change = _saying(options), None
+        if options.sample:
+            change, told = cloned(self.speaker, inputs[1:], options)
+            how = replace(how, voice=change.under)
+            yield from told
         self.speaker.check(script.utterances, how)
-        media, results = [], []
+        media, results, report = [], [], Report()
         for seed in seeds:
             parts: list[np.ndarray] = []
-            told: list[dict[str, Any]] = []
-            for number, sound in enumerate(self.said(script, how, seed), start=1):
-                told.append(_told(sound, sum(map(len, parts)) / self.speaker.rate))
+            sentences: list[dict[str, Any]] = []
+            for number, kept in enumerate(self.said(script, how, seed, options.check), start=1):
+                sound = change(kept.sound) if change else kept.sound
+                start = sum(map(len, parts)) / self.speaker.rate
+                sentences.append(_told(sound, start) | report.add(sound.source, kept))
                 parts += _with_silence(sound, self.speaker.rate)
                 yield Progress(min(number, len(script.utterances)), len(script.utterances), "sentence")
                 if len(seeds) == 1:
                     yield Preview(lambda so_far=tuple(parts): self._joined(so_far))  # type: ignore[misc]
             media.append(self._joined(parts))
-            results.append({"duration": round(media[-1].seconds, 3), "sentences": told})
-        yield Result(media, {"results": results, "stages": asdict(self.speaker.stages)})
+            results.append({"duration": round(media[-1].seconds, 3), "sentences": sentences})
+        for warning in report.warnings():
+            yield Warn(warning)
+        under = {"said_by": change.under} if change else {}
+        yield Result(media, {"results": results, **report.facts, **under, "stages": asdict(self.speaker.stages)})
 
-    def said(self, script: Script, how: Saying, seed: int) -> Iterator[Sound]:
+    def said(self, script: Script, how: Saying, seed: int, check: bool = False) -> Iterator[Kept[Sound]]:
         """The sounds of a script in order: the one place through which all that is said comes. Every phone that was
-        asked for was given a length, so none can be missing."""
-        yield from self.speaker.say(script.utterances, how, seed)
+        asked for was given a length, so none can be missing; with `check` our own ear listens all the same, and what it
+        doubts is said again."""
+        ear = proof_ear() if check else None
+        for pieces in self.speaker.batches(script.utterances, how, seed):
+            for piece, sound in zip(pieces, self.speaker.said(pieces, how), strict=True):
+                speed = how.speed * piece.utterance.speed
+                if ear is None or speed > FASTEST:
+                    yield Kept(sound, 0, None)
+                    continue
+                yield best(sound, lambda attempt, piece=piece: next(self.speaker.said([piece.again(attempt)], how)),
+                           lambda made, speed=speed: ear.judge(made.samples, self.speaker.rate, made.words, speed),
+                           TRIES if how.temperature else 0)  # fmt: skip
 
     def _joined(self, parts: Sequence[np.ndarray]) -> Audio:
         return Audio(np.concatenate(parts)[None], self.speaker.rate)
@@ -195,9 +226,13 @@ class Speak:
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Word errors of an independent recogniser on our speech and on the teacher's; `data` may hold the number of
-        sentences."""
+        """Word errors of an independent recogniser on our speech and on the teacher's. `data` may hold the number of
+        sentences, and "listening" (`figures.listening`) or "conversion" (`change_figures.published`) instead."""
         limit = next((int(each) for each in data if each.isdigit()), None)
+        if "listening" in data:
+            return figures.listening(self.speaker, on_progress, limit)
+        if "conversion" in data:
+            return change_figures.published(changer_with(self.speaker.vocoder), on_progress, limit)
         return figures.published(self.speaker, on_progress, limit)
 
 

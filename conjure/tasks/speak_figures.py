@@ -7,20 +7,26 @@ It makes mistakes of its own, so the teacher's sound is put to it beside ours: t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conjure.codecs.spoken_text import Utterance, read
+from conjure.codecs.plain_letters import encode
+from conjure.codecs.spoken_text import Utterance, Word, read
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress
+from conjure.core.seeds import rng
 from conjure.data.read_sentences import ReadSentences
 from conjure.data.teacher import RATE, VOICES
-from conjure.metrics.confidence import bootstrap_mean
+from conjure.metrics.confidence import bootstrap_mean, wilson
 from conjure.metrics.word_errors import word_errors
 from conjure.models.speaker import Saying, Speaker
+from conjure.tasks.heard_again import proof_ear
 
 Tell = Callable[[Event], None]
+PROVED = 60
+"""Sentences that the ear is put to the test with: not those that its margins were chosen by."""
 
 
 def published(speaker: Speaker, tell: Tell | None = None, limit: int | None = None) -> dict[str, dict[str, Any]]:
@@ -48,6 +54,38 @@ def published(speaker: Speaker, tell: Tell | None = None, limit: int | None = No
     found["wer_above_teacher"] = {"value": value, "low": low, "high": high, "n": count,
                                   "protocol": "the same, ours less the teacher's, mean over sentences; 95 % bootstrap"}
     return found
+
+
+def listening(speaker: Speaker, tell: Tell | None = None, limit: int | None = None) -> dict[str, dict[str, Any]]:
+    """How well our own ear finds a word that is missing, or said twice, in what the voice says: sentences that neither
+    of them was taught, said as they are, without one word, and with one twice; the word is drawn."""
+    ear = proof_ear()
+    if ear is None:
+        raise ConjureError("listening takes starter/ear, which is not here", hint="`conjure train ear` makes one")
+    held, draw = ReadSentences("val"), rng(0)
+    found: dict[str, list[bool]] = {"false_alarms": [], "missing_found": [], "twice_found": []}
+    count = min(limit or PROVED, PROVED)
+    for index in range(len(held) - count, len(held)):
+        voice, sentence = held[index]
+        utterance = max(read(sentence.text).utterances, key=lambda each: len(each.parts))
+        places = [n for n, part in enumerate(utterance.parts) if isinstance(part, Word) and encode(part.text)]
+        place, parts = places[int(draw.integers(len(places)))], utterance.parts
+        other = {"false_alarms": parts, "missing_found": (*parts[:place], *parts[place + 1 :]),
+                 "twice_found": (*parts[: place + 1], *parts[place:])}  # fmt: skip
+        for name, its in other.items():
+            said = speaker.say([replace(utterance, parts=its)], Saying(voice=VOICES[voice]), index)
+            judged = ear.judge(np.concatenate([each.samples for each in said]), RATE, utterance.words.split())
+            found[name].append(judged is not None and bool(judged.faults))
+        if tell:
+            tell(Progress(len(found["false_alarms"]), count, "sentence", "listening"))
+    told = {"false_alarms": "as they are, thought wrong", "missing_found": "without one word, thought wrong",
+            "twice_found": "with one word twice, thought wrong"}  # fmt: skip
+    return {name: _share(each, f"{count} unseen sentences said {told[name]}; Wilson") for name, each in found.items()}
+
+
+def _share(found: Sequence[bool], protocol: str) -> dict[str, Any]:
+    value, low, high = wilson(sum(found), len(found))
+    return {"value": value, "low": low, "high": high, "n": len(found), "protocol": protocol}
 
 
 def words_of(text: str) -> str:

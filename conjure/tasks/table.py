@@ -237,12 +237,21 @@ TABLE: tuple[Edge, ...] = (
         "writes what is said, and when",
         public=True,
     ),
+    Edge(
+        ("audio",),
+        "text",
+        "speakers",
+        "conjure.tasks.speakers:Speakers",
+        "starter/who",
+        "says who speaks when, and whether two voices are one",
+        several=True,
+    ),
     *(
-        Edge(("audio",), "audio", task, f"conjure.tasks.{target}", "", summary, public=public)
-        for task, target, summary, public in (
-            ("reconstruct", "sound_codec:Reconstruct", "sends speech through a neural codec and back", False),
-            ("reconstruct", "sound_codec:ReconstructPublic", "sends sound through a public codec and back", True),
-            ("continue", "continue_sound:ContinueSound", "goes on where speech stops", False),
+        Edge(("audio",), "audio", task, f"conjure.tasks.{target}", model, summary, public=not model)
+        for task, target, model, summary in (
+            ("reconstruct", "sound_codec:Reconstruct", "starter/codec", "sends speech through a neural codec and back"),
+            ("reconstruct", "sound_codec:ReconstructPublic", "", "sends sound through a public codec and back"),
+            ("continue", "continue_sound:ContinueSound", "starter/continue-speech", "goes on where speech stops"),
         )
     ),
     Edge(
@@ -253,9 +262,16 @@ TABLE: tuple[Edge, ...] = (
         "starter/clean",
         "takes noise and room away from speech",
     ),
-    Edge(("text",), "music", "compose", "conjure.tasks.music:Compose", "", "composes in four voices what a text says"),
+    Edge(
+        ("text",),
+        "music",
+        "compose",
+        "conjure.tasks.music:Compose",
+        "starter/chorale",
+        "composes in four voices what a text says",
+    ),
     *(
-        Edge(("music",), "music", task, f"conjure.tasks.music:{target}", "", summary)
+        Edge(("music",), "music", task, f"conjure.tasks.music:{target}", "starter/chorale", summary)
         for task, target, summary in (
             ("harmonise", "Harmonise", "gives a melody three more voices"),
             ("continue", "Continue", "goes on with a piece in four voices"),
@@ -283,20 +299,29 @@ TABLE: tuple[Edge, ...] = (
     Edge(
         ("audio",),
         "audio",
-        "convert",
-        "conjure.tasks.convert_voice:ConvertVoice",
-        "",
-        "says it again in another voice",
-        public=True,
-    ),
-    Edge(
-        ("audio",),
-        "audio",
         "reconstruct",
         "conjure.tasks.vocoder:Vocode",
         "",
         "sends speech through a mel spectrogram and back",
         made_by=("speak",),
+    ),
+    Edge(
+        ("audio",),
+        "audio",
+        "convert",
+        "conjure.tasks.change_voice:ChangeVoice",
+        "starter/voice",
+        "says it again in the voice of a sample",
+        made_by=("speak",),
+    ),
+    Edge(
+        ("audio",),
+        "audio",
+        "convert",
+        "conjure.tasks.convert_voice:ConvertVoice",
+        "",
+        "says it again in another voice, by a public model",
+        public=True,
     ),
     Edge(
         ("text",),

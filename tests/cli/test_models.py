@@ -88,6 +88,32 @@ def test_offline_gives_what_is_here(server: StandInHub, capsys: Capture, monkeyp
     assert capsys.readouterr().out == folder and server.requests == []
 
 
+def test_a_language_comes_with_its_adapter(
+    server: StandInHub, capsys: Capture, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.files |= {"adapter.deu.safetensors": b"German", "adapter.fra.safetensors": b"French"}
+    assert call(["models", "get", REPO]) == 0
+    folder = Path(capsys.readouterr().out.strip())
+    assert not list(folder.glob("adapter.*"))
+    assert call(["models", "get", REPO, "--language", "German", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [each.name for each in folder.glob("adapter.*")] == ["adapter.deu.safetensors"]
+    assert (folder / "adapter.deu.safetensors").read_bytes() == b"German"
+    assert told["fetched"] == len(b"German") and "adapter.deu.safetensors" in told["files"]
+    assert call(["models", "get", REPO, "--language", "de", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fetched"] == 0
+    said = refused("models", "get", REPO, "--language", "Klingon")
+    assert "does not know the language 'Klingon'" in said and "French" in said
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert call(["models", "get", REPO, "--language", "deu"]) == 0
+    capsys.readouterr()
+    assert "is here without French, and fetching" in refused("models", "get", REPO, "--language", "French")
+
+
+def test_a_model_without_adapters(server: StandInHub, refused: Callable[..., str]) -> None:
+    assert "has no files of languages" in refused("models", "get", REPO, "--language", "German")
+
+
 @pytest.mark.parametrize(("arguments", "expected"), [
     (["get", "gpt2"], "expected a name on the hub"),
     (["get", "org/other"], "is not on"),

@@ -51,6 +51,20 @@ def test_seeds(speaker: Speaker) -> None:
     assert (said(speaker, "Hello.", still, 1)[0].samples == said(speaker, "Hello.", still, 2)[0].samples).all()
 
 
+@pytest.mark.parametrize("speed", [0.25, 0.4, 3.0, 4.0])
+def test_far_from_the_usual_speed(speaker: Speaker, speed: float) -> None:
+    """Beyond what the network is asked for, frames are spread: the nearest speed that it knows, times the rest."""
+    text = 'Hello, the cat <break time="400ms"/> and the bat.'
+    (found,) = said(speaker, f"<speak>{text}</speak>", dataclasses.replace(HOW, speed=speed))
+    known = min(max(speed, 0.5), 2.0)
+    (nearest,) = said(speaker, f"<speak>{text}</speak>", dataclasses.replace(HOW, speed=known))
+    frame = speaker.voice.config.mel.hop / speaker.rate
+    assert found.ends[-1] == pytest.approx(len(found.samples) / speaker.rate, abs=2 * frame)
+    still, longest = (max(np.diff(each.ends)) for each in (found, nearest))
+    assert still == pytest.approx(0.4, abs=frame) and longest == pytest.approx(0.4, abs=frame)
+    assert found.ends[-1] - 0.4 == pytest.approx((nearest.ends[-1] - 0.4) * known / speed, abs=2 * frame)
+
+
 def test_speed_and_pauses(speaker: Speaker) -> None:
     text = "Hello, world, the cat."
     (plain,), (slow,) = said(speaker, text), said(speaker, text, dataclasses.replace(HOW, speed=0.5))

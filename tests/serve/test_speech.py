@@ -21,10 +21,11 @@ from conjure import media
 from conjure.media.audio import Audio
 from conjure.serve.settings import Settings
 from tests.models import small_voice
+from tests.models.voices import vits, vits_reference
 from tests.serve.running import running
 
 TEXT = "Hello. The cat. The bat."
-MORE: Any = {"steps": 1, "temperature": 0.0}
+MORE: Any = {"steps": 1, "temperature": 0.0, "check": False}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def place(model: Path) -> Iterator[str]:
-    with running(Settings(models=(model,))) as url:
+def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return vits(tmp_path_factory.mktemp("vits"), vits_reference(num_speakers=3, speaker_embedding_size=6))
+
+
+@pytest.fixture(scope="module")
+def place(model: Path, public: Path) -> Iterator[str]:
+    with running(Settings(models=(model, public))) as url:
         yield url
 
 
@@ -75,6 +81,24 @@ def test_aac_where_there_is_a_writer(client: openai.OpenAI, monkeypatch: pytest.
 def test_speed_and_a_voice_by_its_id(client: openai.OpenAI, here: Audio) -> None:
     slow = media.read(said(client, "wav", speed=0.5, voice={"id": "awb"}))
     assert isinstance(slow, Audio) and slow.seconds > 1.3 * here.seconds
+    for speed in (0.25, 4):  # the ends of what the API knows
+        sound = media.read(said(client, "wav", speed=speed))
+        assert isinstance(sound, Audio) and (sound.seconds - here.seconds) * (speed - 1) < 0
+
+
+def test_speakers_of_a_public_voice_have_numbers(client: openai.OpenAI, public: Path) -> None:
+    def made(voice: str, **more: Any) -> Any:
+        wish: Any = {"model": public.name, "input": "hello there", "response_format": "wav", "voice": voice,
+                     "extra_body": {"noise": 0, "duration_noise": 0} | more}  # fmt: skip
+        return media.read(client.audio.speech.create(**wish).read())
+
+    first, plain, third = made("0"), made("default"), made("2")
+    assert (first.samples == plain.samples).all() and first.digest() != third.digest()
+    for voice, words in (("7", "speaker"), ("nova", "numbers its speakers"), ("x.npy", "that of a file")):
+        with pytest.raises(openai.BadRequestError, match=words):
+            made(voice)
+    with pytest.raises(openai.BadRequestError, match=r"options\.vocoder: names files"):
+        made("0", vocoder="ann")
 
 
 def test_a_stream_of_sound(client: openai.OpenAI, here: Audio) -> None:
@@ -111,7 +135,9 @@ def test_wishes_that_cannot_be(client: openai.OpenAI) -> None:
         client.audio.speech.create(**wish)
 
     for more, words in (
-        ({"voice": "alloy"}, "no voice 'alloy'"), ({"input": ""}, "empty text"), ({"speed": 3.5}, "speed"),
+        ({"voice": "alloy"}, "no voice 'alloy'"), ({"voice": "ann.wav"}, "the name of a voice, got that of a file"),
+        ({"extra_body": {"sample": "ann.wav"}}, "sample: expected a sound"),
+        ({"input": ""}, "empty text"), ({"speed": 4.5}, "speed"),
         ({"instructions": "like a pirate"}, "instructions"), ({"response_format": "midi"}, "response_format"),
         ({"input": "你好"}, "Chinese"), ({"stream_format": "audio", "voice": "alloy"}, "no voice 'alloy'"),
     ):  # fmt: skip

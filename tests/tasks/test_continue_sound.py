@@ -14,18 +14,20 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Progress, Result
 from conjure.data.speech_clips import ClipData
 from conjure.media.audio import Audio
-from conjure.models.encodec import EncodecConfig
+from conjure.models.speech_codec import SpeechCodecConfig
 from conjure.models.transformer import TransformerConfig
 from conjure.nn.cross_entropy import IGNORED
 from conjure.nn.position import Rope
+from conjure.tasks import continue_figures
 from conjure.tasks.continue_sound import ContinueSound, ContinueSoundOptions, SpeechWriterConfig, SpeechWriterData
 from conjure.tasks.sound_codec import Reconstruct
 from tests.data.sounds import buzz, placed
 
 STACK = TransformerConfig(vocab=0, dim=32, layers=2, heads=2, rope=Rope(dim=16))
-CODEC = EncodecConfig(
-    rate=16_000, filters=4, ratios=(4, 5, 8), lstm=0, dim=8, books=3, codes=16, causal=False, normalise=True
-)
+CODEC = SpeechCodecConfig(
+    window=320, bands=20, fine=16, encoder=16, encoder_layers=1, dim=8, books=3, codes=16, coarse=16, coarse_layers=1,
+    decoder=16, decoder_layers=1,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def test_rows_are_delayed_codes(task: ContinueSound) -> None:
     assert ids_BQS.shape == targets_BQS.shape == (6, 3, 32) and task.tokens(batch) == 6 * 3 * 32
     assert bool((ids_BQS[:, :, 0] == 16).all()), "the first step reads no code"
     told = targets_BQS.masked_fill(targets_BQS == IGNORED, 16)
-    assert torch.equal(ids_BQS[:, :, 1:], told[:, :, :-1])
+    shown_BQS = ids_BQS[:, :, 1:] != 16
+    assert torch.equal(ids_BQS[:, :, 1:][shown_BQS], told[:, :, :-1][shown_BQS])
+    assert 0.65 < shown_BQS.float().mean() < 0.8
     assert (targets_BQS[0] == IGNORED).sum(1).tolist() == [2, 2, 2]
     for row in range(6):
         alone = task.batch([row])
@@ -94,7 +98,7 @@ def test_other_rates_channels_and_very_little(task: ContinueSound) -> None:
         list(task.generate([], ContinueSoundOptions(), [1]))
 
 
-def test_it_is_saved_with_its_codec(task: ContinueSound, tmp_path: Path) -> None:
+def test_it_is_saved_and_knows_its_codec(task: ContinueSound, tmp_path: Path) -> None:
     task.save(tmp_path / "model")
     again = ContinueSound.load(tmp_path / "model")
     task.network.eval()
@@ -106,12 +110,20 @@ def test_it_is_saved_with_its_codec(task: ContinueSound, tmp_path: Path) -> None
     assert made_by.record.task == "continue" and made_by.samples.shape == wanted.samples.shape
     events = list(again.generate([sound], ContinueSoundOptions(seconds=0.2), [1]))
     assert [e.step for e in events if isinstance(e, Progress)][-1] == 20
+    assert not (tmp_path / "model" / "codec.safetensors").exists()
+    Reconstruct.create(CODEC, ClipData(seconds=0.2, texts=8), seed=5).save(tmp_path / "codec")
+    with pytest.raises(ConjureError, match="another codec"):
+        ContinueSound.load(tmp_path / "model")
 
 
-def test_figures(task: ContinueSound) -> None:
+def test_figures(task: ContinueSound, monkeypatch: pytest.MonkeyPatch) -> None:
     task.network.eval()
+    monkeypatch.setattr(continue_figures, "heard", lambda sounds, *more: ["one two three" for _ in sounds])
+    monkeypatch.setattr(continue_figures, "GIVEN", 0.5)
+    monkeypatch.setattr(continue_figures, "MADE", 0.6)
     found, figures = task.evaluate_published(["librispeech", "lj"]), task.evaluate()
     assert found["nats_per_code_librispeech"]["value"] == pytest.approx(figures["nats_per_code"], rel=1e-4)
     assert found["nats_first_book_librispeech"]["value"] == pytest.approx(figures["nats_first"], rel=1e-4)
-    assert figures["nats_per_code"] == pytest.approx(math.log(16), abs=0.15) and len(found) == 4
+    assert figures["nats_per_code"] == pytest.approx(math.log(16), abs=0.15) and found["words_made_lj"]["value"] == 5
+    assert found["voiced_real_lj"]["n"] == 2 and found["voiced_real_lj"]["value"] > 0.4
     assert task.preview(0)["continued"].rate == 16_000

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress, Result, Warn
 from conjure.media.audio import read_record
 from conjure.media.text import Text
+from conjure.models.proof_ear import Judged
 from conjure.tasks.abilities import abilities, is_language_model
 from conjure.tasks.public_voices import PublicVoices, PublicVoicesOptions
 from tests.models.speech_t5s import speecht5, vocoder
@@ -30,6 +31,23 @@ def run(folder: Path, text: str, seeds: tuple[int, ...] = (1,), **options: Any) 
     events = list(PublicVoices.load(folder).generate([Text(text)], PublicVoicesOptions(**options), seeds))
     assert isinstance(events[-1], Result)
     return events, events[-1]
+
+
+def test_our_ear_listens_where_it_is_asked_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Proof:
+        heard: ClassVar[list[tuple[str, ...]]] = []
+
+        def judge(self, samples_N: np.ndarray, rate: int, words: list[str], speed: float) -> Judged:
+            self.heard.append(tuple(words))
+            return Judged(float(3 - len(self.heard)), (("sea", "missing"),) if "sea" in words else ())
+
+    monkeypatch.setattr("conjure.tasks.public_voices.proof_ear", Proof)
+    plain, result = (run(folder, "hello there. the sea", check=check)[1] for check in (False, True))
+    assert Proof.heard == [("hello", "there."), *[("the", "sea")] * 3]
+    assert (result.facts["checked"], result.facts["said_again"], result.facts["doubtful"]) == (2, 1, 1)
+    first, other = plain.media[0], result.media[0]
+    assert plain.facts["checked"] == 0 and first.digest() != other.digest()
+    assert any("sea (missing)" in each.text for each in run(folder, "the sea", check=True)[0] if isinstance(each, Warn))
 
 
 def test_sentences_are_said_one_by_one(folder: Path) -> None:

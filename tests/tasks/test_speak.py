@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from conjure.data.read_sentences import ReadData
 from conjure.media.audio import Audio
 from conjure.media.text import Text
 from conjure.models.istft_vocoder import SPEECH
+from conjure.models.proof_ear import Judged
 from conjure.tasks.speak import Speak, SpeakOptions
 from conjure.tasks.speak_figures import words_of
 from conjure.tasks.vocoder import Vocode, VocodeOptions
@@ -29,20 +31,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events(model: Path, text: str, seeds: tuple[int, ...] = (0,), **options: Any) -> list[Event]:
-    return list(Speak.load(model).generate([Text(text)], SpeakOptions(steps=1, **options), seeds))
+    how = SpeakOptions(**{"steps": 1, "check": False, **options})
+    return list(Speak.load(model).generate([Text(text)], how, seeds))
 
 
 def test_a_page_becomes_an_mp3(model: Path, tmp_path: Path) -> None:
     page, out = tmp_path / "notes.md", tmp_path / "notes.mp3"
     page.write_text("# Hello\n\nThe **cat** and the bat, at 12:30. One apple!\n")
-    conjure.make(page, output=out, model=str(model), seed=1, steps=1)
+    conjure.make(page, output=out, model=str(model), seed=1, steps=1, check=False)
     sound = media.read(out)
     assert isinstance(sound, Audio) and sound.rate == 16_000
     record = media.read_provenance(out)
     assert record is not None and record.task == "speak" and record.options["voice"] == "slt"
-    again = conjure.make(page, to="audio", model=str(model), seed=1, steps=1)
+    again = conjure.make(page, to="audio", model=str(model), seed=1, steps=1, check=False)
     assert again.seconds == pytest.approx(sound.seconds, abs=0.2)
-    assert again.digest() == conjure.make(page, to="audio", model=str(model), seed=1, steps=1).digest()
+    assert again.digest() == conjure.make(page, to="audio", model=str(model), seed=1, steps=1, check=False).digest()
 
 
 def test_it_comes_sentence_by_sentence(model: Path) -> None:
@@ -78,6 +81,54 @@ def test_what_cannot_be_read_is_said(model: Path) -> None:
         events(model, "Hello.", voice="alloy")
     with pytest.raises(ConjureError, match="one text"):
         list(Speak.load(model).generate([], SpeakOptions(), [0]))
+
+
+class Proof:
+    """An ear that doubts the second sentence until it was said so often."""
+
+    def __init__(self, often: int) -> None:
+        self.left, self.heard = often, list[tuple[str, ...]]()
+
+    def judge(self, samples_N: np.ndarray, rate: int, words: Sequence[str], speed: float = 1.0) -> Judged:
+        self.heard.append(tuple(words))
+        wrong = "cat" in words and self.left > 0
+        self.left -= "cat" in words
+        return Judged(1.0 + self.left, (("cat", "missing"),)) if wrong else Judged(-1.0, ())
+
+
+def test_it_listens_to_itself(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, plain = "Hello. The cat. The bat.", events(model, "Hello. The cat. The bat.")[-1]
+    proof = Proof(1)
+    monkeypatch.setattr("conjure.tasks.speak.proof_ear", lambda: proof)
+    came = events(model, text, check=True)
+    made = came[-1]
+    assert isinstance(made, Result) and isinstance(plain, Result)
+    assert proof.heard == [("hello",), ("the", "cat"), ("the", "cat"), ("the", "bat")]
+    assert {name: made.facts[name] for name in ("checked", "said_again", "doubtful")} == {
+        "checked": 3, "said_again": 1, "doubtful": 0}  # fmt: skip
+    _, second, third = made.facts["results"][0]["sentences"]
+    assert second["said_again"] == 1 and "said_again" not in third and not [e for e in came if isinstance(e, Warn)]
+    found, before = made.media[0].samples[0], plain.media[0].samples[0]  # type: ignore[attr-defined]
+    at = round(third["start"] * 16_000)
+    assert len(found) == len(before) and (found[at:] == before[at:]).all() and (found != before).any()
+
+    monkeypatch.setattr("conjure.tasks.speak.proof_ear", lambda: Proof(9))
+    *_, warned, made = events(model, text, check=True)
+    assert isinstance(warned, Warn) and "'The cat.', said 3 times: cat (missing)" in warned.text
+    assert isinstance(made, Result) and made.facts["doubtful"] == 1
+    for how in (dict[str, Any](temperature=0.0), dict[str, Any](speed=2.0)):  # the same again; too fast to be followed
+        proof = Proof(9)
+        monkeypatch.setattr("conjure.tasks.speak.proof_ear", lambda proof=proof: proof)
+        events(model, text, check=True, **how)
+        assert len(proof.heard) == (3 if "temperature" in how else 0)
+
+
+def test_words_said_by_phones_are_not_judged(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proof = Proof(0)
+    monkeypatch.setattr("conjure.tasks.speak.proof_ear", lambda: proof)
+    events(model, '<speak>The <phoneme ph="b ae t">cat</phoneme>.</speak>', check=True)
+    events(model, "cat" * 133 + "s", check=True)
+    assert set(proof.heard) == {()}
 
 
 def test_a_word_of_400_letters(model: Path) -> None:
@@ -122,7 +173,7 @@ def test_it_trains_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     speak.save(tmp_path / "voice", dtype="bfloat16")
     again = Speak.load(tmp_path / "voice")
     assert again.speaker.pronunciation.of("ships") == ("s", "hh", "ih", "p", "s")
-    *_, result = again.generate([Text("Old ships.")], SpeakOptions(), [0])
+    *_, result = again.generate([Text("Old ships.")], SpeakOptions(check=False), [0])
     assert isinstance(result, Result)
 
 
