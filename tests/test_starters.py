@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from conjure.tasks.text_to_image import TextToImage
 STARTERS = sorted(path.parent.name for path in starters_dir().glob("*/config.json"))
 
 
-SOUND = ("clean", "ear", "translate", "voice")
-LICENCES = {"clean": "CC-BY-4.0", "ear": "CC-BY-SA-4.0", "features-mnist": "CC-BY-SA-3.0"}
+SOUND = ("chorale", "clean", "codec", "continue-speech", "ear", "translate", "voice", "who")
+LICENCES = {
+    "clean": "CC-BY-4.0", "codec": "CC-BY-4.0", "continue-speech": "CC-BY-4.0", "ear": "CC-BY-SA-4.0",
+    "features-mnist": "CC-BY-SA-3.0", "who": "CC-BY-SA-4.0",
+}  # fmt: skip
 """Of those whose data ask for more than our own."""
 
 
@@ -42,6 +46,15 @@ def test_card_and_config_agree(name: str) -> None:
     assert config["licence"] == LICENCES.get(name, "Apache-2.0")
     assert "## Data" in card and "## Limits" in card and "MEASURED" not in card
     assert not [path.name for path in folder.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl", ".ckpt")]
+
+
+def test_two_voices_are_told_apart(tmp_path: Path) -> None:
+    said = "the king was not in the house that morning, and nobody knew where he had gone"
+    for n, voice in enumerate(("rms", "slt", "rms")):
+        conjure.make(said, output=tmp_path / f"{n}.wav", voice=voice, seed=n)
+    conjure.make(*(tmp_path / f"{n}.wav" for n in range(3)), output=tmp_path / "same.json", task="speakers")
+    pairs = json.loads((tmp_path / "same.json").read_text())["pairs"]
+    assert pairs[1]["score"] > max(pairs[0]["score"], pairs[2]["score"])
 
 
 @pytest.fixture(scope="module")

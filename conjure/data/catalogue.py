@@ -296,9 +296,10 @@ CATALOGUE: tuple[DataSet, ...] = (
     DataSet(
         "jsb_chorales",
         "chorales by J. S. Bach in four voices at sixteenths, in the parts of Boulanger-Lewandowski et al. (2012)",
-        "music in the public domain, none stated for the files",
+        # The files hold nothing but which pitch each voice has at each step: Bach's notes, and no words on a licence.
+        "public domain (Bach's notes); the repository of the files states no licence",
         "J. S. Bach; czhuang/JSB-Chorales-dataset, after Moray Allan and Christopher Williams",
-        ship=False,
+        ship=True,
         holds="Jsb16thSeparated.json (or .train_valid.json, without the test part), plain or .gz",
         by_hand="https://github.com/czhuang/JSB-Chorales-dataset",
     ),

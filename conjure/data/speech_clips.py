@@ -8,6 +8,7 @@ Legend: N samples of a clip, T samples of a sentence.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ import numpy as np
 
 from conjure.core.errors import ConjureError
 from conjure.core.seeds import derive, rng
-from conjure.data.archives import files
+from conjure.data.archives import file, files
 from conjure.data.fetch import get
 from conjure.data.read_sentences import ReadSentences
 from conjure.media.audio import Audio, decode
@@ -30,6 +31,8 @@ TAKES = range(5, 15)
 SPEEDS = (0.85, 1.18)
 """Half of the clips are played slower or faster, pitch and all: few people sound like more."""
 HELD_SETS = ("librispeech", "lj", "teacher")
+EVERY = 5
+"""So many sentences of the teacher's "val" part stand for one that is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +116,22 @@ def held(name: str, limit: int | None = None) -> list[np.ndarray]:
         found = [decode(data, each).at(RATE).mono() for each, data in files(get(READER), "*.flac")]
     elif name == "teacher":
         every = ReadSentences("val")
-        found = [every[index][1].samples.astype(np.float32) / 32768 for index in range(0, len(every), 5)]
+        found = [every[index][1].samples.astype(np.float32) / 32768 for index in range(0, len(every), EVERY)]
     else:
         raise ConjureError(f"expected one of {', '.join(HELD_SETS)}, got '{name}'")
     return found[:limit]
+
+
+def held_texts(name: str) -> list[str]:
+    """What is said in the sentences of `held`, of those two sets whose texts are known."""
+    if name == "lj":
+        rows = [json.loads(line) for line in file(get(READER), "manifest.jsonl").decode().splitlines() if line]
+        said = {row["file"]: row["text"] for row in rows}
+        return [said[each] for each, _ in files(get(READER), "*.flac")]
+    if name == "teacher":
+        every = ReadSentences("val")
+        return [every[index][1].text for index in range(0, len(every), EVERY)]
+    raise ConjureError(f"expected lj or teacher, got '{name}'")
 
 
 def _played(sound_T: np.ndarray, speed: float, size: int) -> np.ndarray:
@@ -134,10 +149,12 @@ def as_audio(sound_T: np.ndarray) -> Audio:
 
 
 class SpeechSentences:
-    """The training sentences of people and of the teacher, whole: `[i]` float32 `[T]`, those of people first."""
+    """The training sentences of people, as they are and at both of `SPEEDS`, and of the teacher, whole: `[i]` float32
+    `[T]`, those of people first."""
 
     def __init__(self, texts: int) -> None:
-        self.people = [sound for speaker, _, sound in readers() if speaker not in HELD_OUT]
+        sounds = [sound for speaker, _, sound in readers() if speaker not in HELD_OUT]
+        self.people = [_played(sound, each, int(len(sound) / each)) for each in (1.0, *SPEEDS) for sound in sounds]
         self.teacher = ReadSentences("train", texts)
 
     def __len__(self) -> int:

@@ -10,18 +10,18 @@ from conjure.core import shelf
 from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError
 from conjure.models.checkpoint import Checkpoint
-from conjure.models.encodec import Encodec, EncodecConfig
 from conjure.models.folder import load_weights, read_config
 from conjure.models.public.load import build, family_of
 from conjure.models.sound_codes import SoundCodec
+from conjure.models.speech_codec import SpeechCodec, SpeechCodecConfig
 
 
-def load_encodec(folder: Path) -> Encodec:
-    """Ours, from its own folder or that of a model that writes its codes; `ConjureError` where there is none."""
+def load_codec(folder: Path) -> SpeechCodec:
+    """Ours; `ConjureError` where there is none."""
     saved = read_config(folder)
-    if "codec" not in saved:
-        raise ConjureError(f"{folder} holds no codec", hint="conjure train codec makes one")
-    network = Encodec(from_dict(EncodecConfig, saved["codec"], where="codec"))
+    if saved.get("kind") != "speech_codec":
+        raise ConjureError(f"{folder} holds no codec of speech", hint="conjure train codec makes one")
+    network = SpeechCodec(from_dict(SpeechCodecConfig, saved["codec"], where="codec"))
     load_weights(network, folder / "codec.safetensors")
     return network.eval().requires_grad_(False)
 

@@ -1,5 +1,5 @@
 """EnCodec: convolutions and an LSTM make frames of a wave, residual quantisation makes numbers of them, and the same
-backwards (Defossez et al. 2022, arXiv 2210.13438).
+backwards (Defossez et al. 2022, arXiv 2210.13438). For use; it is not trained here.
 
 The published layouts differ by config alone: 24 kHz and 32 kHz mono, read at once; 48 kHz stereo, read in overlapping
 parts of a second that are each brought to one loudness.
@@ -59,10 +59,6 @@ class EncodecConfig:
     """Samples that are read at once; 0: all."""
     overlap: float = 0.0
     """Share of a part that the next one reads again."""
-    decay: float = 0.98
-    """Of the codes' moving averages, for each forward pass."""
-    dead: float = 0.05
-    """A code below this part of the mean use is placed anew."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "channels", "filters", "kernel", "last_kernel", "residual_kernel", "growth", "compress",
@@ -71,8 +67,8 @@ class EncodecConfig:
                 raise ConjureError(f"codec: {name}: expected at least 1, got {getattr(self, name)}")
         if not self.ratios or min(self.ratios) < 1 or min(self.residuals, self.lstm, self.part) < 0:
             raise ConjureError("codec: expected ratios above 0, and residuals, lstm and part of 0 or more")
-        if not 0 <= self.overlap < 1 or not 0 <= self.decay < 1 or not 0 <= self.dead < 1:
-            raise ConjureError("codec: expected overlap, decay and dead from 0 to below 1")
+        if not 0 <= self.overlap < 1:
+            raise ConjureError("codec: expected overlap from 0 to below 1")
         if not 0 <= self.trim <= 1 or (self.trim != 1 and not self.causal):
             raise ConjureError("codec: trim: expected a share, and 1 where the codec is not causal")
 
@@ -119,13 +115,11 @@ class SkipLSTM(nn.Module):
 
 
 class Encodec(nn.Module):
-    """forward(x_BCN, books_B) -> the sound that comes back, the codes `[B, Q, T]`, the commitment `[B]`."""
-
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()
         self.config = c = config
         self.encoder, self.decoder = nn.Sequential(*_down(c)), nn.Sequential(*_up(c))
-        self.quantiser = ResidualQuantiser(c.books, c.codes, c.dim, decay=c.decay, dead=c.dead)
+        self.quantiser = ResidualQuantiser(c.books, c.codes, c.dim)
 
     @property
     def rate(self) -> int:
@@ -171,38 +165,11 @@ class Encodec(nn.Module):
         whole_BCN = made[0] if not self.config.part else joined(made, self.config.stride)
         return whole_BCN[..., : codes.samples]
 
-    def forward(self, x_BCN: Tensor, books_B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """As one part; N is a multiple of the hop."""
-        level_BCN, scale_B1 = self._levelled(x_BCN)
-        q_BDT, ids_BQT, commitment_B = self.quantiser(self.encoder(level_BCN), books_B)
-        made_BCN = self.decoder(q_BDT)[..., : x_BCN.shape[-1]]
-        return made_BCN if scale_B1 is None else made_BCN * scale_B1[..., None], ids_BQT, commitment_B
-
-    @torch.no_grad()
-    def start_from(self, x_BCN: Tensor) -> None:
-        """Codes where the encoder puts these sounds."""
-        self.quantiser.start_from(self.encoder(self._levelled(x_BCN)[0]))
-
     def _levelled(self, x_BCN: Tensor) -> tuple[Tensor, Tensor | None]:
         if not self.config.normalise:
             return x_BCN, None
         scale_B11 = x_BCN.mean(1, keepdim=True).square().mean(-1, keepdim=True).sqrt() + QUIETEST
         return x_BCN / scale_B11, scale_B11[:, 0]
-
-    def flops(self, samples: int) -> float:
-        """Multiply-adds times two of the convolutions, LSTMs and searches over so many samples."""
-        c, total = self.config, 0.0
-        for half, steps in ((self.encoder, [*reversed(c.ratios)]), (self.decoder, [*c.ratios])):
-            length = float(samples) if half is self.encoder else samples / c.hop
-            left = iter(steps)
-            for layer in half:
-                weights = sum(p.numel() for p in layer.parameters() if p.dim() > 1)
-                if isinstance(layer, PaddedConv1d) and layer.stride > 1:
-                    length /= next(left)
-                total += weights * length
-                if isinstance(layer, PaddedConvTranspose1d):
-                    length *= next(left)
-        return 2.0 * (total + samples / c.hop * c.books * c.codes * c.dim)
 
 
 def joined(parts: list[Tensor], stride: int) -> Tensor:

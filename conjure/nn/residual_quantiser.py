@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from conjure.nn.vector_quantiser import VectorQuantiser
 
+ROUNDS = 4
+"""Of k-means, before training."""
+
 
 class ResidualQuantiser(nn.Module):
     """Books that follow their vectors by moving averages; codes that nothing uses are put where vectors are."""
@@ -58,14 +61,24 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def start_from(self, z_BDT: Tensor) -> None:
-        """The codes of each book from what the books before it leave of these vectors."""
+        """The codes of each book are centres (k-means) of what the books before it leave of these vectors."""
         left_ND = z_BDT.movedim(1, -1).flatten(0, 1).float()
         for place, book in enumerate(self._first(0)):
             book.start_from(left_ND.roll(place, 0))  # of the very vectors that are codes nothing is left
+            for _ in range(ROUNDS):
+                settle(book, left_ND)
             left_ND = left_ND - book.vectors(book.nearest(left_ND))
 
     def _first(self, books: int) -> list[VectorQuantiser]:
         return list(self.books)[: books or None]  # type: ignore[arg-type]
+
+
+def settle(book: VectorQuantiser, z_ND: Tensor) -> None:
+    """One round of Lloyd's: every code goes to the mean of the vectors that are nearest to it, if there are any."""
+    ids_N = book.nearest(z_ND)
+    counts_C = torch.zeros_like(book.counts_C).index_add_(0, ids_N, torch.ones_like(z_ND[:, 0]))
+    sums_CD = torch.zeros_like(book.codes_CD).index_add_(0, ids_N, z_ND)
+    book.codes_CD.copy_(torch.where(counts_C[:, None] > 0, sums_CD / counts_C[:, None].clamp_min(1), book.codes_CD))
 
 
 class FactorisedQuantiser(nn.Module):
