@@ -120,8 +120,8 @@ class ContinueSound:
         all steps, `IGNORED` where there is no code."""
         rows = self._rows([self._example(index) for index in indices])
         for index, ids_QS in zip(indices, rows["ids"], strict=True):
-            hidden_QS = rng(derive(self.seed, "hidden", index)).random(ids_QS.shape) < HIDDEN
-            ids_QS[torch.from_numpy(hidden_QS)] = self.network.pad
+            draws_SQ = rng(derive(self.seed, "hidden", index)).random((ids_QS.shape[1], len(ids_QS)))
+            ids_QS[torch.from_numpy(draws_SQ.T < HIDDEN)] = self.network.pad  # whatever the row is filled up to
         return rows
 
     def _example(self, index: int) -> Tensor:
