@@ -59,7 +59,7 @@ def test_pictures_are_not_written_as_something_else(tmp_path: Path, name: str) -
 def test_text_is_not_written_as_a_picture(tmp_path: Path) -> None:
     with pytest.raises(ConjureError, match=r"the image format \.png") as caught:
         media.write(media.Text("x"), tmp_path / "a.png")
-    assert caught.value.hint == "use .txt .md .json .py .srt .vtt"
+    assert caught.value.hint == "use .txt .md .json .py .srt .vtt .rttm"
 
 
 @pytest.mark.parametrize("medium", [PICTURE, SOUND, media.Text("new")])
