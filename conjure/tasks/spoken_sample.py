@@ -18,8 +18,8 @@ from conjure.tasks.sampled_voice import as_loud, changer_with, sampled
 
 HEARD = (
     "The quick brown fox jumps over the lazy dog, and nobody minds. A large number of young people were choosing "
-    "their own way to the measure of joy. She had your dark suit in greasy wash water all year. Why should the child "
-    "take the bath before five, if both of us usually go at eight?"
+    "their own way to the measure of joy. Before his seventh year a boy had thought of azure boats, of good soup, and "
+    "of a long voyage; which judge should stay at the house at noon?"
 )
 """What each of our voices says to be known: all phones of English, a few times."""
 
