@@ -146,12 +146,13 @@ def planned_for(
 
 
 def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
-    """A text where a picture is expected would be read as the name of a file on the server."""
+    """A text where a picture or a sound is expected would be read as the name of a file on the server."""
     fields = getattr(resolve(edge).Options, "__pydantic_fields__", {})
     for name, field in fields.items():
         extra = field.json_schema_extra or {}
         if extra in (FILE, SOUND_FILE) and isinstance(given.get(name), str) and given[name]:
-            raise ApiError(400, f'options.{name}: expected a picture, {{"b64": ...}}', param=f"options.{name}")
+            what = "sound" if extra == SOUND_FILE else "picture"
+            raise ApiError(400, f'options.{name}: expected a {what}, {{"b64": ...}}', param=f"options.{name}")
         if extra == OR_SAMPLE and looks_like_file(str(given.get(name) or "")):
             raise ApiError(400, f"options.{name}: expected a name, got that of a file", param=f"options.{name}",
                            code="not_over_http")  # fmt: skip

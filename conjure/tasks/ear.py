@@ -27,6 +27,7 @@ from conjure.media.text import Text
 from conjure.models.ear import HOP, LEAST, MEL, Ear, EarConfig, features
 from conjure.models.folder import load_weights, read_config, save_weights, weights_digest, write_config
 from conjure.models.listener import Asked, Listener
+from conjure.models.proof_ear import logits
 from conjure.models.word_ngram import WordNGram
 from conjure.tasks import ear_figures as figures
 from conjure.tasks.inputs import LOCAL
@@ -176,11 +177,9 @@ class EarTask:
         """Logits `[S, V]` of sounds at 16 kHz, each without its padding."""
         training = self.network.training
         self.network.eval()
-        mels = [features(torch.from_numpy(np.ascontiguousarray(part))) for part in parts]
-        lengths_B = torch.tensor([len(mel) for mel in mels])
-        logits_BSV, frames_B = self.network.logits(nn.utils.rnn.pad_sequence(mels, True), lengths_B)
+        found = logits(self.network, parts)
         self.network.train(training)
-        return [row[:count] for row, count in zip(logits_BSV, frames_B.tolist(), strict=True)]
+        return found
 
     def listener(self, *, beams: int = 1) -> Listener:
         """With more than one beam, words that are likely behind each other are preferred."""
