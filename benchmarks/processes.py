@@ -25,10 +25,10 @@ class Ended:
 
 def ran(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Ended:
     """Runs a command to its end; one that fails ends the benchmark with what it wrote on stderr."""
+    child = {**os.environ, **(environment or {})}
+    child.pop("PYTHONDONTWRITEBYTECODE", None)  # what people install lies there compiled
     before, began = children_cpu(), time.perf_counter()
-    done = subprocess.run(
-        list(command), capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
-    )
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False, env=child)
     wall = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stderr[-4000:]}")

@@ -130,6 +130,8 @@ class Follower:
 
     def _advance(self, event: Progress) -> None:
         if self.bars is None:
+            if 0 < event.total <= event.step:
+                return  # done in one step: a bar would be gone before it is seen, and rich takes 0.15 s to import
             self.bars = made = bars()
             made.start()
         shown, key = self.bars, (event.unit, event.total)

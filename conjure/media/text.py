@@ -9,7 +9,6 @@ from pathlib import Path
 
 from conjure.core.errors import ConjureError
 from conjure.core.provenance import Record, digest
-from conjure.core.yaml12 import parse
 from conjure.media.bounds import TEXT_BYTES, bound, over, read_bytes
 
 _FRONT = re.compile(
@@ -142,6 +141,8 @@ def _with_front_matter(text: str, record: Record) -> str:
 def _takes_a_key(body: str) -> bool:
     """Whether lines between two `---` are front matter to which a `conjure` key can be added, and not
     prose."""
+    from conjure.core.yaml12 import parse
+
     try:
         data = parse(body, "front matter")
     except ConjureError:  # prose, or YAML beyond plain values: it is left alone

@@ -57,6 +57,19 @@ def test_a_terminal_gets_a_bar_with_rate_and_notes() -> None:
     assert "\x1b[38;5" in said or re.search(r"\x1b\[\d*;?3\dm", said)
 
 
+def test_what_is_done_in_one_step_gets_no_bar() -> None:
+    code = (
+        "import sys\nfrom conjure.cli.render import Follower\nfrom conjure.core.events import Progress\n"
+        "with Follower() as follow:\n"
+        "    follow(Progress(1, 1, 'sentence'))\n"
+        "    print('rich' in sys.modules, follow.bars, file=sys.stderr)\n"
+        "    follow(Progress(0, 2, 'sentence'))\n"
+        "    print(follow.bars is not None, file=sys.stderr)\n"
+    )
+    said = on_a_terminal(code, TERM="dumb").splitlines()
+    assert said[0] == "False None" and "True" in said
+
+
 def test_no_color_is_honoured() -> None:
     said = on_a_terminal(DRIVER, NO_COLOR="1")
     assert "4 of 4" in said
