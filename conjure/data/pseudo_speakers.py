@@ -27,20 +27,10 @@ from conjure.core.seeds import derive, rng
 from conjure.data.read_sentences import ReadSentences
 from conjure.data.spoilt_sound import RATE, Floats, at_speed, spoilt
 from conjure.data.teacher import VOICES, sentences
-from conjure.data.teaching_speech import digits, espeak, real_clips
+from conjure.data.teaching_speech import VARIANTS, digits, espeak, real_clips
 
 Part = Literal["train", "test"]
 KEPT_FLITE = "rms"
-VARIANTS = (
-    *("", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt3"),
-    *("klatt4", "croak", "Adam", "Alex", "Alicia", "Andrea", "Andy", "Annie", "antonio", "aunty", "belinda"),
-    *("benjamin", "boris", "caleb", "david", "Denis", "Diogo", "ed", "edward", "edward2", "gene", "gene2"),
-    *("grandma", "grandpa", "gustave", "Henrique", "Hugo", "iven", "iven2", "iven3", "jacky", "john", "kaukovalta"),
-    *("Lee", "linda", "marcelo", "Marco", "max", "michael", "michel", "miguel", "Nguyen", "norbert", "pablo", "paul"),
-    *("pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "steph2", "steph3", "travis", "victor", "zac"),
-    *("anika", "Mike"),
-)
-"""Voices of espeak-ng that are not robots; every sixth one is kept for tests."""
 ACCENTS = ("en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-029")
 SAID = 6
 """Sentences of each voice of espeak-ng."""

@@ -2,8 +2,9 @@
 speaks; at other speeds, in rooms, in noise, through a telephone.
 
 The texts are those of `ljspeech_text`, part "train", without the sentences of which real sound is kept for tests
-(`speech_lj24`). The teachers' voices take turns by blocks of 64 texts, and the pool that examples are drawn from grows
-block by block, so that training begins before all is rendered. Renderings lie below the cache.
+(`speech_lj24`) and one in `APART`, by which settings are chosen. The teachers' voices take turns by blocks of 64 texts,
+and the pool that examples are drawn from grows block by block, so that training begins before all is rendered.
+Renderings lie below the cache.
 
 Legend: N samples, T texts, P phones.
 """
@@ -34,10 +35,6 @@ from conjure.data.spoilt_sound import RATE, Floats, at_speed, nobody, spoilt
 from conjure.data.teacher import BLOCK, VOICES, Renderings, sentences
 
 ESPEAK = "espeak"
-QUICK = ("kal16", ESPEAK)
-"""Voices that say an hour within a minute; the others take ten times as long."""
-ROUNDS = 12
-"""Blocks of 64 texts by the other voices."""
 GROUP = 12
 """Examples that are drawn together, of about one length."""
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -45,8 +42,19 @@ HELD_OUT = ("yweweler",)
 """Speakers of `fsdd` that no training hears."""
 KEPT = tuple(f"LJ001-{n:04d}" for n in range(1, 25))
 """Sentences of `speech_lj24`."""
+APART = 125
+"""One sentence in so many is for choosing between settings."""
 _ACCENTS = ("en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland")
-_SPEAKERS = ("", "", "+m1", "+m2", "+m3", "+m5", "+m7", "+f1", "+f2", "+f3", "+f4")
+VARIANTS = (
+    *("", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2", "klatt3"),
+    *("klatt4", "croak", "Adam", "Alex", "Alicia", "Andrea", "Andy", "Annie", "antonio", "aunty", "belinda"),
+    *("benjamin", "boris", "caleb", "david", "Denis", "Diogo", "ed", "edward", "edward2", "gene", "gene2"),
+    *("grandma", "grandpa", "gustave", "Henrique", "Hugo", "iven", "iven2", "iven3", "jacky", "john", "kaukovalta"),
+    *("Lee", "linda", "marcelo", "Marco", "max", "michael", "michel", "miguel", "Nguyen", "norbert", "pablo", "paul"),
+    *("pedro", "quincy", "rob", "robert", "sandro", "shelby", "steph", "steph2", "steph3", "travis", "victor", "zac"),
+    *("anika", "Mike"),
+)
+"""Voices of espeak-ng that are not robots."""
 _SHORT, _LONG = 48, 190
 """Letters that the longest texts have at first and at last."""
 _WARM = 500
@@ -78,7 +86,8 @@ class Unit:
     @cached_property
     def lengths(self) -> np.ndarray:
         """Letters of each text; 0 of those that are not to be used."""
-        return np.array([0 if text in kept_texts() else len(spelled(text)) for text in self.texts])
+        left_out = kept_texts() | frozenset(chosen_by())
+        return np.array([0 if text in left_out else len(spelled(text)) for text in self.texts])
 
     def clip(self, index: int) -> Clip:
         """One text, rendered with its whole block where it is not there yet."""
@@ -103,9 +112,7 @@ class TeachingSpeech:
 
     def pool(self, group: int) -> list[Unit]:
         """What a group is drawn from."""
-        rounds = self.blocks + group // self.grow
-        slow = len(VOICES) + 1 - len(QUICK)
-        return self.units[: len(QUICK) * rounds + slow * min(rounds, ROUNDS)]
+        return self.units[: (len(VOICES) + 1) * (self.blocks + group // self.grow)]
 
     def example(self, index: int) -> Clip:
         """The sound as it is taught, spoilt as may be."""
@@ -151,7 +158,13 @@ class TeachingSpeech:
 
 def teaching_texts() -> tuple[str, ...]:
     """All sentences that may be taught."""
-    return tuple(text for text in sentences("train") if text not in kept_texts())
+    left_out = kept_texts() | frozenset(chosen_by())
+    return tuple(text for text in sentences("train") if text not in left_out)
+
+
+def chosen_by() -> tuple[str, ...]:
+    """The sentences that settings are chosen by: no training sees them, and no figure is reported on them."""
+    return sentences("train")[APART - 1 :: APART]
 
 
 def as_floats(samples_N: np.ndarray) -> Floats:
@@ -160,15 +173,12 @@ def as_floats(samples_N: np.ndarray) -> Floats:
 
 
 def units() -> list[Unit]:
-    """All blocks in the order in which they join the pool: a round has one of each voice, after `ROUNDS` of the two
-    that render quickly. Voice k says every fourth text from the k-th on, espeak-ng the texts from the last to the
-    first."""
+    """All blocks in the order in which they join the pool: a round has one of each voice. Voice k says every fourth
+    text from the k-th on, espeak-ng the texts from the last to the first."""
     texts = sentences("train")
     own = {voice: texts[k :: len(VOICES)] for k, voice in enumerate(VOICES)} | {ESPEAK: tuple(reversed(texts))}
-    found = []
-    for start in range(0, len(own[VOICES[0]]), BLOCK):
-        voices = list(own) if start < ROUNDS * BLOCK else QUICK
-        found += [Unit(voice, own[voice][start : start + BLOCK]) for voice in voices]
+    rounds = range(0, len(own[VOICES[0]]), BLOCK)
+    found = [Unit(voice, own[voice][start : start + BLOCK]) for start in rounds for voice in own]
     return [unit for unit in found if unit.texts]
 
 
@@ -254,7 +264,8 @@ def _espeak_block(texts: tuple[str, ...]) -> Sequence[np.ndarray]:
 
 def _varied(text: str) -> np.ndarray:
     draw = rng(derive(0, "voice", text))
-    voice = str(draw.choice(_ACCENTS)) + str(draw.choice(_SPEAKERS))
+    accent, variant = str(draw.choice(_ACCENTS)), str(draw.choice(VARIANTS))
+    voice = f"{accent}+{variant}" if variant and draw.random() < 0.8 else accent
     return espeak(text, voice=voice, speed=int(draw.integers(135, 195)), pitch=int(draw.integers(20, 80)))
 
 

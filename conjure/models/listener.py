@@ -2,7 +2,7 @@
 with their times by where the symbols stand.
 
 `Listener` has the interface of `transcriber.Transcriber` and knows no network: it is given a function from sounds to
-log-probabilities, and what each symbol means. It serves starter/ear and public models of the wav2vec 2.0 kind.
+what was heard, and what each symbol means. It serves starter/ear and public models of the wav2vec 2.0 kind.
 
 Legend: N samples, T frames, V symbols.
 """
@@ -23,9 +23,18 @@ from conjure.core.errors import ConjureError
 from conjure.decoding.ctc import Piece, Scorer, aligned, greedy, prefix_beam
 from conjure.media.captions import Segment, Word
 
-Hear = Callable[[Sequence[Floats]], Sequence[Tensor]]
-"""Mono sounds float32 `[N]` at the network's rate -> log-probabilities (or logits) `[T, V]` of each, without the frames
-of padding."""
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What a network makes of one sound: log-probabilities (or logits), without the frames of padding. Where it has a
+    second opinion: of each of several texts the log-probability."""
+
+    logits_TV: Tensor
+    opinion: Callable[[Sequence[Sequence[int]]], Sequence[float]] | None = None
+
+
+Hear = Callable[[Sequence[Floats]], Sequence[Heard]]
+"""Mono sounds float32 `[N]` at the network's rate -> what is made of each."""
 PAUSE = 0.6
 """Seconds without a word that begin a new segment."""
 LONGEST = 12.0
@@ -77,21 +86,22 @@ class Listener:
     that write nothing (the blank, <pad>, <s>, <unk>). `rate` and `hop` are the network's, `hop` in samples (wav2vec
     2.0: 320). `blank` is CTC's empty symbol (<pad> there). `least` are the fewest samples that give a frame (there:
     400). `seconds` is the longest part that is read at once. With more than one of `beams` the text is the likeliest
-    over all of its paths, and of `tongue` where there is one; else that of the best path. `write` makes the final text
-    of a segment of what was read, words with single spaces between. A segment whose symbols have a mean
-    log-probability below `doubt` is left out. `language` is what segments say they are in.
+    over all of its paths, and of `tongue` where there is one; else that of the best path. `trust` is what a second
+    opinion on these texts weighs. `write` makes the final text of a segment of what was read, words with single spaces
+    between. A segment whose symbols have a mean log-probability below `doubt` is left out. `language` is what segments
+    say they are in.
     """
 
     def __init__(
         self, hear: Hear, alphabet: Sequence[str], *, rate: int, hop: int, blank: int = 0, least: int = 400,
-        seconds: float = 30.0, beams: int = 1, tongue: Tongue | None = None, write: Callable[[str], str] = str.strip,
-        doubt: float = -math.inf, language: str = "",
+        seconds: float = 30.0, beams: int = 1, tongue: Tongue | None = None, trust: float = 0.0,
+        write: Callable[[str], str] = str.strip, doubt: float = -math.inf, language: str = "",
     ) -> None:  # fmt: skip
         if not 0 <= blank < len(alphabet) or hop < 1 or beams < 1:
             raise ConjureError(f"expected the blank among {len(alphabet)} symbols, hop and beams above 0, got {blank}, "
                                f"{hop} and {beams}")  # fmt: skip
         self.hear, self.alphabet, self.rate, self.hop, self.blank = hear, tuple(alphabet), rate, hop, blank
-        self.least, self.seconds, self.beams, self.tongue = least, seconds, beams, tongue
+        self.least, self.seconds, self.beams, self.tongue, self.trust = least, seconds, beams, tongue, trust
         self.write, self.doubt, self.language = write, doubt, language
 
     def parts(self, samples_N: Floats, voice: VoiceActivity | None) -> list[Chunk]:
@@ -117,28 +127,31 @@ class Listener:
             some = parts[begin : begin + how.batch]
             made = list[Segment]()
             heard = self.hear([chunk.cut(samples_N) for chunk in some])
-            for chunk, logits_TV in zip(some, heard, strict=True):
-                made += self._segments(self._words(logits_TV, chunk), how.words)
+            for chunk, each in zip(some, heard, strict=True):
+                made += self._segments(self._words(each, chunk), how.words)
             yield made, some[-1].pieces[-1][1] / self.rate
 
-    def read(self, logits_TV: Tensor) -> list[Piece]:
+    def read(self, heard: Heard) -> list[Piece]:
         """The symbols of one part, each with its frames."""
         if self.beams == 1 and self.tongue is None:
-            return greedy(logits_TV, self.blank)
+            return greedy(heard.logits_TV, self.blank)
         tongue = self.tongue
-        best = prefix_beam(
-            logits_TV, self.blank, beams=self.beams, score=tongue and tongue.score, begin=tongue and tongue.begin,
+        found = prefix_beam(
+            heard.logits_TV, self.blank, beams=self.beams, score=tongue and tongue.score, begin=tongue and tongue.begin,
             end=tongue and tongue.end,
-        )[0]  # fmt: skip
-        return aligned(logits_TV, best.ids, self.blank)
+        )  # fmt: skip
+        scores = [reading.score for reading in found]
+        if heard.opinion is not None and self.trust:
+            scores = [a + self.trust * b for a, b in zip(scores, heard.opinion([r.ids for r in found]), strict=True)]
+        return aligned(heard.logits_TV, found[int(np.argmax(scores))].ids, self.blank)
 
-    def text(self, logits_TV: Tensor) -> str:
+    def text(self, heard: Heard) -> str:
         """The words of one part, with single spaces between, as they were read: without `write`."""
-        return " ".join("".join(self.alphabet[piece.id] for piece in self.read(logits_TV)).split())
+        return " ".join("".join(self.alphabet[piece.id] for piece in self.read(heard)).split())
 
-    def _words(self, logits_TV: Tensor, chunk: Chunk) -> list[tuple[Word, list[float]]]:
+    def _words(self, heard: Heard, chunk: Chunk) -> list[tuple[Word, list[float]]]:
         """The words of a part in the time of the whole sound, each with the log-probabilities of its symbols."""
-        pieces = [piece for piece in self.read(logits_TV) if self.alphabet[piece.id]]
+        pieces = [piece for piece in self.read(heard) if self.alphabet[piece.id]]
         found = []
         for border, run in itertools.groupby(pieces, key=lambda piece: self.alphabet[piece.id].isspace()):
             if border:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from conjure.decoding.word_presence import Fault, presence
 from conjure.media.audio import Audio
 from conjure.models.ear import LEAST, MEL, Ear, EarConfig, features
 from conjure.models.folder import load_weights, read_config
+from conjure.models.listener import Heard
 
 BORDER = 1
 """Of words, among the ear's symbols."""
@@ -52,7 +54,7 @@ class ProofEar:
         sound_N = Audio(np.ascontiguousarray(samples_N, np.float32)[None], rate).at(MEL.rate).mono()
         if not spelt or not LEAST <= len(sound_N) <= LONGEST * MEL.rate:
             return None
-        found = presence(logits(self.ear, [sound_N], speed)[0], [ids for _, ids in spelt], BORDER)
+        found = presence(heard(self.ear, [sound_N], speed)[0].logits_TV, [ids for _, ids in spelt], BORDER)
         if found is None:
             return None
         faults = found.faults(MISSING, TWICE)
@@ -67,12 +69,21 @@ def load_ear(folder: Path) -> Ear:
 
 
 @torch.inference_mode()
-def logits(ear: Ear, sounds: Sequence[np.ndarray], slower: float = 1.0) -> list[Tensor]:
-    """`[S, V]` of each of several mono sounds at 16 kHz, without the frames of padding. Fast speech is heard so many
-    times `slower` (its frames spread, its pitch as it is): the ear has room for one letter in 40 ms."""
+def heard(ear: Ear, sounds: Sequence[np.ndarray], slower: float = 1.0) -> list[Heard]:
+    """What the ear makes of each of several mono sounds at 16 kHz. Fast speech is heard so many times `slower` (its
+    frames spread, its pitch as it is): the ear has room for one letter in 40 ms."""
     mels = [features(torch.from_numpy(np.ascontiguousarray(sound))) for sound in sounds]
     if slower > 1:
         mels = [F.interpolate(mel.T[None], scale_factor=slower, mode="linear")[0].T for mel in mels]
     lengths_B = torch.tensor([len(mel) for mel in mels])
-    logits_BSV, frames_B = ear.logits(pad_sequence(mels, True), lengths_B)
-    return [row[:count] for row, count in zip(logits_BSV, frames_B.tolist(), strict=True)]
+    heard_BSD, logits_BSV, frames_B = ear.heard(pad_sequence(mels, True), lengths_B)
+    found = list[Heard]()
+    for heard_SD, logits_SV, count in zip(heard_BSD, logits_BSV, frames_B.tolist(), strict=True):
+        opinion = None if ear.writer is None else partial(_opinion, ear, heard_SD[:count])
+        found.append(Heard(logits_SV[:count], opinion))
+    return found
+
+
+@torch.inference_mode()
+def _opinion(ear: Ear, heard_SD: Tensor, texts: Sequence[Sequence[int]]) -> list[float]:
+    return ear.would_write(heard_SD, texts)

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from conjure.codecs.language_names import code_of
 from conjure.codecs.tokenizer import Tokenizer
@@ -21,7 +20,7 @@ from conjure.codecs.voice_activity import Floats
 from conjure.core.errors import ConjureError
 from conjure.core.json_files import read_json
 from conjure.models.language import LanguageModel, Weights, shrunk
-from conjure.models.listener import Listener
+from conjure.models.listener import Heard, Listener
 from conjure.models.public.towers import speak
 from conjure.models.speech_tower import SpeechTower
 from conjure.models.wave_input import WaveInput
@@ -85,17 +84,17 @@ def listener(network: SpeechTower, folder: Path, tokenizer: Tokenizer, language:
 
 
 @torch.inference_mode()
-def _heard(network: SpeechTower, how: WaveInput, together: bool, sounds: Sequence[Floats]) -> list[Tensor]:
+def _heard(network: SpeechTower, how: WaveInput, together: bool, sounds: Sequence[Floats]) -> list[Heard]:
     """Log-probabilities float32 `[T, V]` of each sound; all at once where what fills them up can be hidden."""
     if not together:
-        return [network.logits(how.row(sound)).log_softmax(-1)[0] for sound in sounds]
+        return [Heard(network.logits(how.row(sound)).log_softmax(-1)[0]) for sound in sounds]
     lengths = torch.tensor([len(sound) for sound in sounds])
     waves_BN = torch.zeros(len(sounds), int(lengths.max()))
     for row, sound in enumerate(sounds):
         waves_BN[row, : len(sound)] = how.row(sound)[0]
     mask_BN = torch.arange(waves_BN.shape[1]) < lengths[:, None]
     found_BTV = network.logits(waves_BN, mask_BN).log_softmax(-1)
-    return [row_TV[:T] for row_TV, T in zip(found_BTV, network.config.frames(lengths).tolist(), strict=True)]
+    return [Heard(row_TV[:T]) for row_TV, T in zip(found_BTV, network.config.frames(lengths).tolist(), strict=True)]
 
 
 def _alphabet(tokenizer: Tokenizer, size: int) -> list[str]:

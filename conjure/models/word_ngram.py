@@ -1,18 +1,21 @@
 """A small language model over words beside a network that hears letters: which word is likely behind the two before it.
 
 Interpolated Kneser-Ney with one discount (Kneser and Ney 1995; Chen and Goodman 1998, equation 17), from the counts of
-three words in a row that a file holds. Letter by letter it is read along a tree of all words, so that a word that
+three words in a row that a file holds. Beside it may stand what many other texts say of two words in a row, mixed in by
+a fixed share: it knows more words. Letter by letter it is read along a tree of all words, so that a word that
 cannot become a likely one is behind at once (look-ahead, Ortmanns et al. 1997); a word that it does not know costs so
 much a letter.
 
-Legend: E runs of three words, V words.
+Legend: E runs of two or three words, V words.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +32,15 @@ from conjure.models.listener import Tongue
 
 ORDER = 3
 DISCOUNT = 0.75
+OTHERS = 0.3
+"""What other texts weigh."""
+LEAST_WORD, LEAST_PAIR = 3, 6
+"""Words and pairs that come less often in other texts are left out."""
 EDGE, STRANGE = 0, 1
 """Ids of what stands before and behind a sentence, and of a word that is not known. Words follow."""
 NAME = "words.safetensors"
 _BORDER = SYMBOLS.index(" ")
+_OF_PAIRS = ("often", "runs", "counts")
 
 
 class Known(NamedTuple):
@@ -45,19 +53,60 @@ class Known(NamedTuple):
     history: tuple[int, ...]
 
 
-class WordNGram:
-    """`words` `[V]`; `runs` `[E, 3]` ids, sorted, and how often each came, `counts` `[E]`."""
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Counts in other texts: how `often` each id came, int32 `[V + 2]`; `runs` `[E, 2]` of ids, sorted, and their
+    `counts` `[E]`. Absolute discounting: what a word has less behind another goes to how often words come at all."""
 
-    def __init__(self, words: Sequence[str], runs: np.ndarray, counts: np.ndarray) -> None:
-        self.words, self.runs, self.counts = tuple(words), runs, counts
+    often: np.ndarray
+    runs: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def learnt(cls, rows: Iterable[Sequence[str]], ids: Mapping[str, int]) -> Pairs:
+        often, runs = np.zeros(len(ids) + 2, np.int32), Counter[tuple[int, int]]()
+        for row in rows:
+            own = [EDGE, *(ids.get(word, STRANGE) for word in row), EDGE]
+            runs.update(itertools.pairwise(own))
+        for (_, word), count in runs.items():
+            often[word] += count
+        kept = sorted(run for run, count in runs.items() if count >= LEAST_PAIR and STRANGE not in run)
+        return cls(often, np.array(kept, np.uint16).reshape(-1, 2),
+                   np.array([min(runs[run], 65_535) for run in kept], np.uint16))  # fmt: skip
+
+    @cached_property
+    def _tables(self) -> tuple[list[float], dict[int, float], dict[int, float]]:
+        """(each word's share, pair -> its share behind its first word, word -> what is left behind it)."""
+        often_V = self.often.astype(np.float64)
+        share_E = (self.counts - DISCOUNT) / often_V[self.runs[:, 0]]
+        key_E = self.runs.astype(np.int64) @ (len(often_V), 1)
+        starts, first = np.unique(self.runs[:, 0], return_index=True)
+        left = 1 - np.add.reduceat(share_E, first) if len(first) else first
+        return ((often_V / often_V.sum()).tolist(), dict(zip(key_E.tolist(), share_E.tolist(), strict=True)),
+                dict(zip(starts.tolist(), left.tolist(), strict=True)))  # fmt: skip
+
+    def chance(self, word: int, history: Sequence[int]) -> float:
+        """p(word | the last word of what is before it)."""
+        alone, shares, left = self._tables
+        if not history or history[-1] not in left:
+            return alone[word]
+        return shares.get(history[-1] * len(alone) + word, 0.0) + left[history[-1]] * alone[word]
+
+
+class WordNGram:
+    """`words` `[V]`; `runs` `[E, 3]` ids, sorted, and how often each came, `counts` `[E]`; `pairs` of other texts."""
+
+    def __init__(self, words: Sequence[str], runs: np.ndarray, counts: np.ndarray, pairs: Pairs | None = None) -> None:
+        self.words, self.runs, self.counts, self.pairs = tuple(words), runs, counts, pairs
         self.size = len(self.words) + 2
         self.ids = {word: index for index, word in enumerate(self.words, start=2)}
 
     @classmethod
-    def learnt(cls, texts: Iterable[str]) -> WordNGram:
-        """From sentences, each on its own."""
-        said = [spelled(text).split() for text in texts]
-        words = sorted({word for row in said for word in row})
+    def learnt(cls, texts: Iterable[str], others: Sequence[str] = ()) -> WordNGram:
+        """From sentences, each on its own, and from others that are less like what will be heard."""
+        said, read = ([spelled(text).split() for text in some] for some in (texts, others))
+        often = Counter(word for row in read for word in row)
+        words = sorted({word for row in said for word in row} | {w for w, n in often.items() if n >= LEAST_WORD})
         ids = {word: index for index, word in enumerate(words, start=2)}
         runs = Counter[tuple[int, ...]]()
         for row in said:
@@ -66,13 +115,16 @@ class WordNGram:
         if not 0 < len(words) < 65_534:
             raise ConjureError(f"expected sentences of 1 to 65,533 different words, got {len(words):,}")
         kept = sorted(runs)
-        return cls(words, np.array(kept, np.uint16), np.array([min(runs[run], 65_535) for run in kept], np.uint16))
+        counts = np.array([min(runs[run], 65_535) for run in kept], np.uint16)
+        return cls(words, np.array(kept, np.uint16), counts, Pairs.learnt(read, ids) if read else None)
 
     def save(self, folder: Path) -> None:
         """FOLDER/words.safetensors."""
-        letters = torch.from_numpy(np.frombuffer("\n".join(self.words).encode("ascii"), np.uint8).copy())
-        tensors = {"letters": letters, "runs": torch.from_numpy(self.runs), "counts": torch.from_numpy(self.counts)}
-        write_atomic(folder / NAME, to_bytes(tensors))
+        letters = np.frombuffer("\n".join(self.words).encode("ascii"), np.uint8).copy()
+        arrays = {"letters": letters, "runs": self.runs, "counts": self.counts}
+        if self.pairs:
+            arrays |= {f"pairs.{name}": getattr(self.pairs, name) for name in _OF_PAIRS}
+        write_atomic(folder / NAME, to_bytes({name: torch.from_numpy(array) for name, array in arrays.items()}))
 
     @classmethod
     def load(cls, folder: Path) -> WordNGram | None:
@@ -83,9 +135,11 @@ class WordNGram:
         try:
             with safe_open(str(path), framework="np") as stored:
                 letters, runs, counts = (stored.get_tensor(name) for name in ("letters", "runs", "counts"))
+                more = set(stored.keys()) - {"letters", "runs", "counts"}
+                pairs = Pairs(*(stored.get_tensor(f"pairs.{name}") for name in _OF_PAIRS)) if more else None
         except SafetensorError as error:
             raise ConjureError(f"{path} is not a whole safetensors file: {error}", hint="fetch it again") from None
-        return cls(letters.tobytes().decode("ascii").split("\n"), runs, counts)
+        return cls(letters.tobytes().decode("ascii").split("\n"), runs, counts, pairs)
 
     # -- probabilities
 
@@ -120,7 +174,7 @@ class WordNGram:
             if before not in left:
                 break
             total = shares.get(before * self.size + word, 0.0) + left[before] * total
-        return total
+        return total if self.pairs is None else (1 - OTHERS) * total + OTHERS * self.pairs.chance(word, history)
 
     # -- letter by letter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
@@ -15,28 +16,35 @@ from torch import Tensor, nn
 
 from conjure.codecs.language_names import name_of
 from conjure.codecs.plain_letters import SYMBOLS, encode, sentence
+from conjure.codecs.spoken_text import expanded, sentences
 from conjure.codecs.voice_activity import Floats, VoiceActivity
 from conjure.core import seeds as randomness
+from conjure.core import shelf
 from conjure.core.config import from_dict, to_dict
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Warn
 from conjure.core.seeds import derive, rng
+from conjure.data.books import documents, split
 from conjure.data.teaching_speech import GROUP, Clip, TeachingSpeech, teaching_texts
 from conjure.media.captions import Format, Segment
 from conjure.media.text import Text
 from conjure.models.ear import HOP, LEAST, MEL, Ear, EarConfig, features
 from conjure.models.folder import load_weights, read_config, save_weights, weights_digest, write_config
-from conjure.models.listener import Asked, Listener
-from conjure.models.proof_ear import logits
+from conjure.models.listener import Asked, Heard, Listener
+from conjure.models.proof_ear import heard, load_ear
 from conjure.models.word_ngram import WordNGram
 from conjure.tasks import ear_figures as figures
 from conjure.tasks.inputs import LOCAL
 from conjure.tasks.transcript import Listened, transcripts
 
-PHONES_WEIGH = 0.3
-"""Of a frame's phone, beside a letter."""
+PHONES_WEIGH, WRITER_WEIGHS = 0.3, 0.5
+"""Of a frame's phone, and of a letter by the writer, beside a letter by CTC."""
 WEIGHT, BONUS, STRANGE_LETTER = 0.4, 0.5, 5.0
 """Of the words' likelihood beside that of the letters; for each word; what a letter of a strange word costs."""
+SHAPES = 64
+"""Frames of 10 ms to whose multiples batches are filled up, for kernels are prepared anew for each shape."""
+TRUST = 0.5
+"""Of the writer's opinion beside that of CTC."""
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,12 @@ class EarData:
     """The first group of examples in which stretches of time and of bands are hidden and bands are moved, and the
     first in which they no longer are (SpecAugment, Park et al. 2019, arXiv 1904.08779; vocal tract length, Jaitly and
     Hinton 2013)."""
+    swapped: float = 0.0
+    """Share of the letters before that the writer is told wrongly, so that it listens and does not only guess."""
+    books: tuple[str, ...] = ()
+    """Sets of books whose sentences the model of words knows too."""
+    start: str = ""
+    """A model whose weights training begins with; what they lack begins anew."""
 
     def hides(self, index: int) -> bool:
         """Whether that is done to this example."""
@@ -80,7 +94,10 @@ class EarTask:
     ModelConfig = EarConfig
     DataConfig = EarData
     causal = False
-    sets = ("ljspeech_text", "fsdd")
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        return ("ljspeech_text", "fsdd", *self.data.books)
 
     def __init__(self, config: EarConfig, network: Ear, data: EarData, *, source: TeachingSpeech | None = None,
                  words: WordNGram | None = None, digest: str = "", seed: int = 0) -> None:  # fmt: skip
@@ -92,6 +109,13 @@ class EarTask:
         source = TeachingSpeech(seed, blocks=data.blocks, grow=data.grow)
         with randomness.drawing_weights(seed):
             network = Ear(model)
+        if data.start:
+            new, begun = network.state_dict(), load_ear(shelf.find(data.start)).state_dict()
+            wrong = [name for name, weight in begun.items() if name not in new or weight.shape != new[name].shape]
+            if wrong:
+                raise ConjureError(f"data.start: {data.start} does not fit this network: {', '.join(wrong[:3])}",
+                                   hint="give model the shapes that its config.json has")  # fmt: skip
+            network.load_state_dict(new | begun)
         return cls(model, network, data, source=source, seed=seed)
 
     @classmethod
@@ -107,32 +131,43 @@ class EarTask:
 
     # ---------------------------------------------------------------- training
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """`mel` `[B, T, M]`, `lengths` `[B]`, `letters` `[B, L]`, `counts` `[B]`, `phones` `[B, S]`: -1 is unknown."""
+        """`mel` `[B, T, M]`, `lengths` `[B]`, `letters` `[B, L]`, `counts` `[B]`, `phones` `[B, S]` (-1 is unknown) and
+        `before` `[B, L]` (see `EarData.swapped`)."""
         assert self.source is not None
         clips = [self.source.example(index) for index in indices]
         mels = [features(torch.from_numpy(clip.samples)) for clip in clips]
         mels = [_masked(mel_TM, rng(derive(self.seed, "mask", n))) if self.data.hides(n) else mel_TM
                 for n, mel_TM in zip(indices, mels, strict=True)]  # fmt: skip
         texts = [encode(clip.text) for clip in clips]
-        T = -(-max(map(len, mels)) // 8) * 8
+        T = -(-max(map(len, mels)) // SHAPES) * SHAPES
         phones_BS = torch.full((len(clips), T // 4), -1)
         for row_S, clip in zip(phones_BS, clips, strict=True):
             if clip.phones is not None and clip.ends is not None and len(clip.ends):
                 count = min(int(clip.ends[-1]) // HOP, len(row_S))
                 at = np.searchsorted(clip.ends, (np.arange(count) + 0.5) * HOP)
                 row_S[:count] = torch.from_numpy(clip.phones[at].astype(np.int64))
+        before = [self._swapped(ids, n) for n, ids in zip(indices, texts, strict=True)]
         return {
             "mel": torch.stack([nn.functional.pad(mel, (0, 0, 0, T - len(mel))) for mel in mels]),
             "lengths": torch.tensor([len(mel) for mel in mels]),
-            "letters": nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in texts], True),
+            "letters": _padded(texts), "before": _padded(before),
             "counts": torch.tensor([len(ids) for ids in texts]), "phones": phones_BS,
         }  # fmt: skip
 
     def loss(self, batch: dict[str, Tensor], network: nn.Module | None = None) -> tuple[Tensor, Tensor]:
-        """(nats of the letters, and a share of those of the phones; number of letters)."""
+        """(nats of the letters, and a share of those of the writer and of the phones; number of letters)."""
         called = self.network if network is None else network
-        texts, phones = called(batch["mel"], batch["lengths"], batch["letters"], batch["counts"], batch["phones"])
-        return texts + PHONES_WEIGH * phones, batch["counts"].sum()
+        texts, written, phones = called(batch["mel"], batch["lengths"], batch["letters"], batch["counts"],
+                                        batch["phones"], batch["before"])  # fmt: skip
+        return texts + WRITER_WEIGHS * written + PHONES_WEIGH * phones, batch["counts"].sum()
+
+    def _swapped(self, ids: Sequence[int], index: int) -> Sequence[int]:
+        """Letters, some of them other ones."""
+        if not self.data.swapped:
+            return ids
+        draw = rng(derive(self.seed, "swapped", index))
+        other = draw.integers(1, len(SYMBOLS), size=len(ids))
+        return np.where(draw.random(len(ids)) < self.data.swapped, other, ids).tolist()
 
     def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """float32 `[B, S, V]`."""
@@ -167,17 +202,17 @@ class EarTask:
         write_config(folder, kind="ear", task="ear", network=self.network, sections={
             "model": to_dict(self.config), "data": to_dict(self.data)})
         save_weights(folder, "model", weights if weights is not None else self.network, dtype=dtype)
-        words = self.words or (WordNGram.learnt(teaching_texts()) if self.source is not None else None)
+        words = self.words or (learnt_words(self.data.books) if self.source is not None else None)
         if words is not None:
             words.save(folder)
 
     # ---------------------------------------------------------------- use
     @torch.inference_mode()
-    def hear(self, parts: Sequence[Floats]) -> list[Tensor]:
-        """Logits `[S, V]` of sounds at 16 kHz, each without its padding."""
+    def hear(self, parts: Sequence[Floats]) -> list[Heard]:
+        """What is made of sounds at 16 kHz."""
         training = self.network.training
         self.network.eval()
-        found = logits(self.network, parts)
+        found = heard(self.network, parts)
         self.network.train(training)
         return found
 
@@ -185,7 +220,7 @@ class EarTask:
         """With more than one beam, words that are likely behind each other are preferred."""
         tongue = self.words.tongue(WEIGHT, BONUS, STRANGE_LETTER) if beams > 1 and self.words else None
         return Listener(self.hear, SYMBOLS, rate=MEL.rate, hop=HOP, least=LEAST, seconds=20.0, beams=beams,
-                        tongue=tongue, write=sentence, language="en")  # fmt: skip
+                        tongue=tongue, trust=TRUST, write=sentence, language="en")  # fmt: skip
 
     def heard(self, clips: Sequence[Clip], *, beams: int = 1) -> list[str]:
         """The letters of each clip, read whole."""
@@ -223,6 +258,19 @@ class EarTask:
         """Word errors on synthetic and on real sound apart, digits of a speaker that training never heard, and words
         that nobody said."""
         return figures.published(self, on_progress)
+
+
+def learnt_words(books: Sequence[str] = ()) -> WordNGram:
+    """From the sentences that may be taught, and from those of books without numbers in digits."""
+    read = split(documents(books))[0] if books else ()
+    found = (expanded(each) for one in read for part in one.text.split("\n\n") for each in sentences(part))
+    return WordNGram.learnt(teaching_texts(), [each for each in found if not re.search(r"\d", each)])
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """int64 `[B, L]`, with room for an end L + 1 a multiple of 16: few shapes here too."""
+    found_BL = nn.utils.rnn.pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in rows], True)
+    return nn.functional.pad(found_BL, (0, 15 - found_BL.shape[1] % 16))
 
 
 def _masked(mel_TM: Tensor, draw: np.random.Generator) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from conjure.codecs.plain_letters import encode, spelled
 from conjure.codecs.voice_activity import Floats
@@ -25,7 +24,7 @@ from conjure.data.teacher import VOICES, Renderings, sentences
 from conjure.data.teaching_speech import ESPEAK, HELD_OUT, NAMES, Clip, as_floats, digits, espeak, real_clips
 from conjure.metrics.confidence import wilson
 from conjure.metrics.word_errors import character_errors, word_errors
-from conjure.models.listener import Asked, Listener
+from conjure.models.listener import Asked, Heard, Listener
 
 Tell = Callable[[Event], None]
 NOISE_DB = 10.0
@@ -41,7 +40,7 @@ NOBODY = 60.0
 class Hears(Protocol):
     """What is measured."""
 
-    def hear(self, parts: Sequence[Floats]) -> Sequence[Tensor]: ...
+    def hear(self, parts: Sequence[Floats]) -> Sequence[Heard]: ...
 
     def heard(self, clips: Sequence[Clip], *, beams: int = 1) -> list[str]: ...
 
@@ -95,16 +94,16 @@ def published(ear: Hears, tell: Tell | None = None) -> dict[str, dict[str, Any]]
     return made | _nobody_figures(ear)
 
 
-def digit_of(logits_SV: Tensor) -> int:
-    """The one digit whose name is likeliest over all of its paths (a grammar of ten words)."""
-    logp_S1V = logits_SV.float().log_softmax(-1)[:, None]
-    costs = []
-    for name in NAMES:
-        ids = encode(name)
-        loss = F.ctc_loss(logp_S1V, torch.tensor([ids]), torch.tensor([len(logp_S1V)]), torch.tensor([len(ids)]),
-                          reduction="sum")  # fmt: skip
-        costs.append(float(loss))
-    return int(np.argmin(costs))
+def digit_of(heard: Heard, trust: float = 0.0) -> int:
+    """The one digit whose name is likeliest over all of its paths (a grammar of ten words), and by the second opinion
+    as far as it is trusted."""
+    logp_S1V = heard.logits_TV.float().log_softmax(-1)[:, None]
+    names = [encode(name) for name in NAMES]
+    scores = [-float(F.ctc_loss(logp_S1V, torch.tensor([ids]), torch.tensor([len(logp_S1V)]), torch.tensor([len(ids)]),
+                                reduction="sum")) for ids in names]  # fmt: skip
+    if heard.opinion is not None and trust:
+        scores = [a + trust * b for a, b in zip(scores, heard.opinion(names), strict=True)]
+    return int(np.argmax(scores))
 
 
 def _digit_figures(ear: Hears) -> dict[str, dict[str, Any]]:
@@ -113,13 +112,13 @@ def _digit_figures(ear: Hears) -> dict[str, dict[str, Any]]:
         return {}
     who = " and ".join(HELD_OUT)
     whose = f"{len(real)} digits of fsdd by {who}, unheard in training, {AROUND:g} s of silence around each; Wilson"
-    ruled = free = 0
+    ruled, free, listener = 0, 0, ear.listener()
     for start in range(0, len(real), 16):
         some = real[start : start + 16]
         sounds = [np.pad(samples_N, round(AROUND * RATE)) for _, _, samples_N in some]
-        for (_, digit, _), logits_SV in zip(some, ear.hear(sounds), strict=True):
-            ruled += digit_of(logits_SV) == digit
-            free += ear.listener().text(logits_SV) == NAMES[digit]
+        for (_, digit, _), heard in zip(some, ear.hear(sounds), strict=True):
+            ruled += digit_of(heard, listener.trust) == digit
+            free += listener.text(heard) == NAMES[digit]
     made = {}
     for name, right, how in (("grammar", ruled, "the likeliest of ten words"), ("free", free, "best path")):
         value, low, high = wilson(right, len(real))

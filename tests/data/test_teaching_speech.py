@@ -14,13 +14,13 @@ from conjure.data import teacher, teaching_speech
 from conjure.data.teaching_speech import (
     ESPEAK,
     GROUP,
-    QUICK,
-    ROUNDS,
     TeachingSpeech,
+    chosen_by,
     digits,
     espeak,
     kept_texts,
     real_clips,
+    teaching_texts,
     units,
 )
 from tests.data.talk import hummed, write_talk
@@ -47,13 +47,20 @@ def source(talk: None) -> TeachingSpeech:
     return TeachingSpeech(4, blocks=1, grow=10)
 
 
-def test_voices_take_turns_and_the_quick_ones_go_on() -> None:
+def test_voices_take_turns_and_say_every_text() -> None:
     found = units()
-    assert [unit.voice for unit in found[:5]] == [*teacher.VOICES, ESPEAK]
-    later = [unit.voice for unit in found[5 * ROUNDS :]]
-    assert set(later) == set(QUICK)
-    texts = [text for unit in found[: 5 * ROUNDS] if unit.voice != ESPEAK for text in unit.texts]
-    assert len(texts) == len(set(texts)) == 4 * 64 * ROUNDS
+    assert [unit.voice for unit in found] == [*teacher.VOICES, ESPEAK] * (COUNT // 4 // 64)
+    for quick, count in ((False, COUNT), (True, COUNT // 4)):
+        texts = [text for unit in found if (unit.voice == ESPEAK) is quick for text in unit.texts]
+        assert len(texts) == len(set(texts)) == count
+
+
+def test_what_settings_are_chosen_by_is_not_taught() -> None:
+    apart = set(chosen_by())
+    assert len(apart) == COUNT // 125
+    assert not apart & set(teaching_texts())
+    taught = {text for unit in units() for text, letters in zip(unit.texts, unit.lengths, strict=True) if letters}
+    assert not apart & taught and len(taught) > 3000
 
 
 def test_the_pool_grows(source: TeachingSpeech) -> None:

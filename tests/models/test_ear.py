@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,10 @@ from conjure.train.optim import split_parameters
 STACK = TransformerConfig(
     vocab=0, dim=32, layers=4, heads=2, hidden=48, causal=False, qk_norm=True, rope=Rope(dim=16)
 )  # fmt: skip
-CONFIG = EarConfig(stack=STACK, first=1, middle=2, kernel=5, dropout=0.0)
+WRITER = TransformerConfig(
+    vocab=len(SYMBOLS), dim=32, layers=2, heads=2, hidden=48, cross=True, qk_norm=True, rope=Rope(dim=16)
+)  # fmt: skip
+CONFIG = EarConfig(stack=STACK, first=1, middle=2, kernel=5, dropout=0.0, writer=WRITER)
 
 
 def stirred(config: EarConfig = CONFIG) -> Ear:
@@ -28,7 +33,7 @@ def stirred(config: EarConfig = CONFIG) -> Ear:
     with torch.no_grad():
         for weight in network.parameters():
             weight.add_(0.15 * torch.randn_like(weight))
-    return network
+    return network.requires_grad_(False)
 
 
 def mels(*lengths: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +88,7 @@ def test_the_loss_is_that_of_the_texts_and_of_known_phones() -> None:
     letters, counts = torch.tensor([[3, 4, 4, 1, 9], [5, 6, 0, 0, 0]]), torch.tensor([5, 2])
     phones = torch.full((2, 12), -1)
     phones[0, :10] = torch.arange(10)
-    texts, said = network(mel, lengths, letters, counts, phones)
+    texts, written, said = network(mel, lengths, letters, counts, phones)
     logits, frames = network.logits(mel, lengths)
     wanted = sum(
         F.ctc_loss(logits[b, : int(frames[b])].log_softmax(-1)[:, None], letters[b : b + 1, : int(counts[b])],
@@ -91,6 +96,14 @@ def test_the_loss_is_that_of_the_texts_and_of_known_phones() -> None:
         for b in range(2)
     )  # fmt: skip
     close(texts, torch.as_tensor(wanted))
+    assert network.writer is not None
+    heard, _, _ = network.heard(mel, lengths)
+    wanted = 0.0
+    for b in range(2):  # the blank begins a text and ends it
+        ids = [0, *letters[b, : int(counts[b])].tolist(), 0]
+        logits_TV = network.writer(torch.tensor([ids[:-1]]), memory=heard[b : b + 1, : int(frames[b])])[0]
+        wanted += F.cross_entropy(logits_TV, torch.tensor(ids[1:]), reduction="sum")
+    close(written, torch.as_tensor(wanted))
     early, _, _ = network.hidden(mel, lengths)
     logp = network.phones(network.norm_phones(early)).log_softmax(-1)
     close(said, -logp[0, torch.arange(10), torch.arange(10)].sum())
@@ -99,10 +112,44 @@ def test_the_loss_is_that_of_the_texts_and_of_known_phones() -> None:
 def test_nothing_said_and_nothing_known_is_a_loss_too() -> None:
     network = stirred()
     mel, lengths = mels(40)
-    texts, said = network(mel, lengths, torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]), torch.full((1, 10), -1))
+    texts, written, said = network(
+        mel, lengths, torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]), torch.full((1, 10), -1)
+    )
     logits, frames = network.logits(mel, lengths)
     close(texts, -logits[0, : int(frames[0])].log_softmax(-1)[:, 0].sum())
     assert float(said.detach()) == 0
+    (nothing,) = network.would_write(network.heard(mel, lengths)[0][0], [[]])
+    assert float(written) == pytest.approx(-nothing, rel=1e-5)
+
+
+def test_the_writer_says_how_likely_each_of_several_texts_is() -> None:
+    network = stirred()
+    mel, lengths = mels(61, 40)
+    letters, counts = torch.tensor([[3, 4, 4, 1, 9]]), torch.tensor([5])
+    heard, _, frames = network.heard(mel, lengths)
+    own = heard[1, : int(frames[1])]
+    found = network.would_write(own, [[7], letters[0].tolist(), []])
+    _, written, _ = network(mel[1:, :40], lengths[1:], letters, counts, torch.full((1, 10), -1))
+    assert found[1] == pytest.approx(-float(written), rel=1e-5)
+    assert found[0] == pytest.approx(network.would_write(own, [[7]])[0], rel=1e-5)
+    with pytest.raises(ConjureError, match="no writer"):
+        Ear(replace(CONFIG, writer=None)).would_write(own, [[7]])
+
+
+def test_what_the_writer_is_told_it_wrote_may_differ() -> None:
+    network = stirred()
+    mel, lengths = mels(40)
+    letters, counts, unknown = torch.tensor([[3, 4, 5]]), torch.tensor([3]), torch.full((1, 10), -1)
+    texts, written, _ = network(mel, lengths, letters, counts, unknown)
+    same, other, _ = network(mel, lengths, letters, counts, unknown, torch.tensor([[3, 9, 5]]))
+    close(same, texts)
+    assert float(other) != float(written)
+
+
+def test_a_writer_that_does_not_fit() -> None:
+    for wrong in (replace(WRITER, dim=64), replace(WRITER, vocab=28), replace(WRITER, cross=False)):
+        with pytest.raises(ConjureError, match=r"model\.writer"):
+            replace(CONFIG, writer=wrong)
 
 
 def test_all_matrices_within_blocks_are_trained_as_such() -> None:
@@ -126,9 +173,10 @@ def test_flops_are_those_of_the_matrices() -> None:
         if isinstance(module, torch.nn.Linear | torch.nn.Conv1d):
             module.register_forward_hook(count)
     mel, lengths = mels(400, 400)
-    network.logits(mel, lengths)
-    attention = sum(4 * 2 * frames**2 * 32 for frames in (100, 50, 50, 100))
-    assert network.flops(2, 400) == pytest.approx(made + attention, rel=0.07)
+    letters, counts, unknown = torch.ones(2, 49, dtype=torch.long), torch.tensor([49, 49]), torch.zeros(2, 100).long()
+    network(mel, lengths, letters, counts, unknown)  # a letter and an end more for every second frame
+    attention = sum(4 * 2 * frames**2 * 32 for frames in (100, 50, 50, 100)) + 2 * 4 * 2 * 50 * 150 * 32
+    assert network.flops(2, 400) == pytest.approx(made + attention, rel=0.05)
 
 
 def test_features_leave_out_what_a_microphone_colours() -> None:

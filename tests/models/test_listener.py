@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conjure.codecs.voice_activity import Floats
 from conjure.core.errors import ConjureError
-from conjure.models.listener import Asked, Listener, Tongue
+from conjure.models.listener import Asked, Heard, Listener, Tongue
 from conjure.models.transcriber import Hearing
 
 RATE, HOP = 16_000, 640
@@ -30,14 +30,14 @@ def frames(said: str, sure: float = 8.0) -> Tensor:
     return sure * torch.nn.functional.one_hot(torch.tensor(ids), len(ALPHABET)).float()
 
 
-def saying(*texts: str, sizes: list[int] | None = None) -> Callable[[Sequence[Floats]], list[Tensor]]:
+def saying(*texts: str, sizes: list[int] | None = None) -> Callable[[Sequence[Floats]], list[Heard]]:
     """A network that says these texts, one a part."""
     left = list(texts)
 
-    def hear(parts: Sequence[Floats]) -> list[Tensor]:
+    def hear(parts: Sequence[Floats]) -> list[Heard]:
         if sizes is not None:
             sizes.append(len(parts))
-        return [frames(left.pop(0)) for _ in parts]
+        return [Heard(frames(left.pop(0))) for _ in parts]
 
     return hear
 
@@ -96,8 +96,8 @@ def test_nothing_is_read_where_nobody_speaks() -> None:
 
 
 def test_what_is_doubtful_is_left_out() -> None:
-    def hear(parts: Sequence[Floats]) -> list[Tensor]:
-        return [frames("ab", sure=1.0) for _ in parts]
+    def hear(parts: Sequence[Floats]) -> list[Heard]:
+        return [Heard(frames("ab", sure=1.0)) for _ in parts]
 
     kept, left = (Listener(hear, MEANS, rate=RATE, hop=HOP, doubt=doubt) for doubt in (-2.0, -0.5))
     assert [s.text for found, _ in kept.transcribe(sound(0.1), How()) for s in found] == ["ab"]
@@ -112,28 +112,43 @@ def test_what_is_written_may_differ_from_what_was_read() -> None:
 
 
 def test_a_tongue_decides_between_what_sounds_alike() -> None:
-    logits = torch.tensor([[0.0, -9, 2.0, 2.1, -9, -9], [3.0, -9, -9, -9, -9, -9]])
-    without = Listener(lambda parts: [logits], MEANS, rate=RATE, hop=HOP)
-    assert without.text(logits) == "b"
+    heard = Heard(torch.tensor([[0.0, -9, 2.0, 2.1, -9, -9], [3.0, -9, -9, -9, -9, -9]]))
+    without = Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP)
+    assert without.text(heard) == "b"
     likes_a = Tongue(score=lambda known, symbol: (1.0 if symbol == 2 else 0.0, known))
-    within = Listener(lambda parts: [logits], MEANS, rate=RATE, hop=HOP, beams=4, tongue=likes_a)
-    assert within.text(logits) == "a"
+    within = Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP, beams=4, tongue=likes_a)
+    assert within.text(heard) == "a"
     ((segments, _),) = within.transcribe(sound(0.1), How())
     assert [(w.text, w.start, w.end) for w in segments[0].words] == [("a", 0.0, 0.04)]
 
 
+def test_a_second_opinion_weighs_as_much_as_it_is_trusted() -> None:
+    asked = list[Sequence[Sequence[int]]]()
+
+    def opinion(texts: Sequence[Sequence[int]]) -> list[float]:
+        asked.append(texts)
+        return [0.0 if list(ids) == [3] else -3.0 for ids in texts]
+
+    heard = Heard(torch.tensor([[0.0, -9, 2.6, 2.1, -9, -9], [3.0, -9, -9, -9, -9, -9]]), opinion)
+    for trust, text in ((0.0, "a"), (0.1, "a"), (0.5, "b")):
+        assert Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP, beams=4, trust=trust).text(heard) == text
+    assert len(asked) == 2 and len(asked[0]) > 1  # without trust nobody is asked
+    assert Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP, trust=0.5).text(heard) == "a"  # one text
+
+
 def test_a_wide_beam_without_a_tongue_adds_the_paths_of_a_text() -> None:
-    p = torch.tensor([[0.4, 0.001, 0.598, 0.0003, 0.0003, 0.0004], [0.598, 0.001, 0.4, 0.0003, 0.0003, 0.0004]]).log()
+    p_TV = torch.tensor([[0.4, 0.001, 0.598, 0.0003, 0.0003, 0.0004], [0.598, 0.001, 0.4, 0.0003, 0.0003, 0.0004]])
+    p = Heard(p_TV.log())
     assert Listener(lambda parts: [p], MEANS, rate=RATE, hop=HOP, beams=4).text(p) == "a"
-    blanks = torch.tensor([[0.6, 0.0, 0.4, 0, 0, 0], [0.6, 0, 0.4, 0, 0, 0]]).clamp_min(1e-9).log()
+    blanks = Heard(torch.tensor([[0.6, 0.0, 0.4, 0, 0, 0], [0.6, 0, 0.4, 0, 0, 0]]).clamp_min(1e-9).log())
     assert Listener(lambda parts: [blanks], MEANS, rate=RATE, hop=HOP).text(blanks) == ""
     assert Listener(lambda parts: [blanks], MEANS, rate=RATE, hop=HOP, beams=4).text(blanks) == "a"
 
 
 def test_symbols_that_write_nothing_do_not_part_words() -> None:
     ids = torch.tensor([2, 5, 0, 3])
-    logits = 8 * torch.nn.functional.one_hot(ids, len(ALPHABET)).float()
-    assert Listener(lambda parts: [logits], MEANS, rate=RATE, hop=HOP).text(logits) == "ab"
+    heard = Heard(8 * torch.nn.functional.one_hot(ids, len(ALPHABET)).float())
+    assert Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP).text(heard) == "ab"
 
 
 def test_sound_that_cannot_be_read() -> None:

@@ -9,7 +9,8 @@ import torch
 from conjure.codecs.plain_letters import SYMBOLS, encode
 from conjure.models import proof_ear
 from conjure.models.ear import features
-from conjure.models.proof_ear import LONGEST, ProofEar, load_ear, logits
+from conjure.models.listener import Heard
+from conjure.models.proof_ear import LONGEST, ProofEar, heard, load_ear
 from tests.models import small_ear
 
 RATE = 16_000
@@ -22,7 +23,8 @@ def ear(tmp_path_factory: pytest.TempPathFactory) -> ProofEar:
 
 
 def test_sounds_are_heard_alike_alone_and_together(ear: ProofEar) -> None:
-    short, both = logits(ear.ear, [SOUND[:6000]])[0], logits(ear.ear, [SOUND, SOUND[:6000]])
+    short = heard(ear.ear, [SOUND[:6000]])[0].logits_TV
+    both = [each.logits_TV for each in heard(ear.ear, [SOUND, SOUND[:6000]])]
     torch.testing.assert_close(both[1], short, atol=1e-4, rtol=0)
     mel_TM = features(torch.from_numpy(SOUND))
     wanted = ear.ear.logits(mel_TM[None], torch.tensor([len(mel_TM)]))[0][0]
@@ -35,7 +37,7 @@ def test_words_that_are_there(ear: ProofEar, monkeypatch: pytest.MonkeyPatch) ->
         heard_TV = torch.full((3 * len(ids), len(SYMBOLS)), 0.0)
         for place, symbol in enumerate(ids):
             heard_TV[3 * place : 3 * place + 2, symbol] = heard_TV[3 * place + 2, 0] = 12.0
-        monkeypatch.setattr(proof_ear, "logits", lambda *_: [heard_TV])
+        monkeypatch.setattr(proof_ear, "heard", lambda *_: [Heard(heard_TV)])
 
     words = ["The", "cat's", "hat", "--"]
     hears("the cat's hat")
@@ -50,7 +52,7 @@ def test_words_that_are_there(ear: ProofEar, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_fast_speech_is_heard_slower(ear: ProofEar) -> None:
-    plain, slower = logits(ear.ear, [SOUND])[0], logits(ear.ear, [SOUND], 1.5)[0]
+    plain, slower = (heard(ear.ear, [SOUND], times)[0].logits_TV for times in (1.0, 1.5))
     assert len(slower) == pytest.approx(1.5 * len(plain), abs=1)
     assert ear.judge(SOUND, RATE, ["cat"] * 8) is None and ear.judge(SOUND, RATE, ["cat"] * 8, 2.0) is not None
 

@@ -45,14 +45,15 @@ def assert_same(listener: Listener, model: Any, processor: Any, sound: np.ndarra
     """What is heard in one sound, as there."""
     given = processor(sound, sampling_rate=RATE, return_tensors="pt")
     logits = model(given.input_values, attention_mask=given.get("attention_mask")).logits
-    (found,) = listener.hear([sound])
+    (heard,) = listener.hear([sound])
+    found = heard.logits_TV
     close(found, logits[0].log_softmax(-1))
     said = processor.batch_decode(logits.argmax(-1), output_word_offsets=True)
     ids = [piece.id for piece in greedy(found, listener.blank)]
     assert processor.tokenizer.decode(ids, group_tokens=False) == said.text[0]
-    assert listener.text(found) == " ".join(said.text[0].split())
+    assert listener.text(heard) == " ".join(said.text[0].split())
     segments = next(each for each, _ in listener.transcribe(sound, EVERYTHING))
-    assert " ".join(each.text for each in segments) == listener.text(found)
+    assert " ".join(each.text for each in segments) == listener.text(heard)
     words = [(word.text, word.start, word.end) for each in segments for word in each.words]
     wanted = [(each["word"], 0.02 * each["start_offset"], 0.02 * each["end_offset"]) for each in said.word_offsets[0]]
     assert [each[0] for each in words] == [each[0] for each in wanted] and len(wanted) > 2
@@ -71,8 +72,8 @@ def test_parts_are_read_together_as_they_are_alone(folder: Path) -> None:
     _, listener = load_listener(folder)
     sounds = [voice(seconds, 4) for seconds in (1.3, 0.7, 2.0, 0.026)]
     for sound, found in zip(sounds, listener.hear(sounds), strict=True):
-        close(found, listener.hear([sound])[0])
-        assert len(found) == (len(sound) - 80) // 320
+        close(found.logits_TV, listener.hear([sound])[0].logits_TV)
+        assert len(found.logits_TV) == (len(sound) - 80) // 320
 
 
 @pytest.mark.parametrize(("asked", "code"), [("German", "deu"), ("azj-script_latin", "azj-script_latin"), ("", "eng")])
@@ -86,11 +87,11 @@ def test_a_language_brings_its_adapters_and_letters(tmp_path: Path, asked: str, 
 
 def test_the_language_of_the_weights_needs_no_file(tmp_path: Path) -> None:
     _, listener = load_listener(mms(tmp_path), language="English")
-    first = listener.hear([voice(1)])[0]
+    first = listener.hear([voice(1)])[0].logits_TV
     _, other = load_listener(tmp_path, language="deu")
-    assert other.hear([voice(1)])[0].shape[1] == first.shape[1] + 4 == 18
+    assert other.hear([voice(1)])[0].logits_TV.shape[1] == first.shape[1] + 4 == 18
     _, small = load_listener(tmp_path, "int8", "deu")
-    assert float((small.hear([voice(1)])[0] - other.hear([voice(1)])[0]).abs().max()) > 0
+    assert float((small.hear([voice(1)])[0].logits_TV - other.hear([voice(1)])[0].logits_TV).abs().max()) > 0
 
 
 def test_languages_that_are_not_there(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_old_names_of_weight_norm(folder: Path, tmp_path: Path) -> None:
         tensors = {name.replace(new, old): each for name, each in tensors.items()}
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    old, new = (load_listener(each)[1].hear([voice(1)])[0] for each in (tmp_path, folder))
+    old, new = (load_listener(each)[1].hear([voice(1)])[0].logits_TV for each in (tmp_path, folder))
     assert torch.equal(old, new)
 
 
@@ -155,4 +156,15 @@ def test_short_and_broken_sound(tmp_path: Path) -> None:
         list(listener.transcribe(voice(0.01), EVERYTHING))
     with pytest.raises(ConjureError, match="no numbers"):
         list(listener.transcribe(np.full(RATE, np.nan, np.float32), EVERYTHING))
-    assert torch.isfinite(listener.hear([np.zeros(RATE, np.float32)])[0]).all()
+    assert torch.isfinite(listener.hear([np.zeros(RATE, np.float32)])[0].logits_TV).all()
+
+
+@pytest.mark.parametrize(("place", "hint"), [
+    ("models--facebook--mms-1b-all/snapshots/0a1b", "conjure models get facebook/mms-1b-all --language deu"),
+    ("own", "fetch that file into the folder"),
+])  # fmt: skip
+def test_how_to_get_the_adapter_of_a_language(tmp_path: Path, place: str, hint: str) -> None:
+    """By the name that the model has in the hub's cache, where it lies there."""
+    with pytest.raises(ConjureError, match=r"has no adapter\.deu\.safetensors") as caught:
+        load_listener(mms(tmp_path / place, adapters=("azj-script_latin",)), language="German")
+    assert caught.value.hint == f"{hint}; adapters are there for azj-script_latin"

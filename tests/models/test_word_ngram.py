@@ -11,7 +11,7 @@ import pytest
 
 from conjure.codecs.plain_letters import encode
 from conjure.core.errors import ConjureError
-from conjure.models.word_ngram import DISCOUNT, EDGE, NAME, STRANGE, WordNGram, perplexity
+from conjure.models.word_ngram import DISCOUNT, EDGE, NAME, OTHERS, STRANGE, WordNGram, perplexity
 
 TEXTS = ["the cat sat", "the cat ran", "the dog ran", "a cat's dog", "the cat sat"]
 
@@ -48,6 +48,28 @@ def test_a_chance_by_hand(words: WordNGram) -> None:
     p2 = (len([1 for _, c in after if c == sat]) - DISCOUNT) / len(after) + DISCOUNT * 2 / len(after) * p1
     p3 = (2 - DISCOUNT) / 3 + DISCOUNT * 2 / 3 * p2
     assert words.chance(sat, (the, cat)) == pytest.approx(p3, rel=1e-12)
+
+
+OTHERS_SAY = [*["a zebra sat"] * 6, *["the zebra ran"] * 3, "the gnu ran"]
+
+
+def test_other_texts_bring_words_and_pairs(tmp_path: Path) -> None:
+    both = WordNGram.learnt(TEXTS, OTHERS_SAY)
+    assert set(both.words) == {"a", "cat", "cat's", "dog", "ran", "sat", "the", "zebra"}  # one gnu is too few
+    assert both.pairs is not None
+    a, zebra, sat = (both.ids[each] for each in ("a", "zebra", "sat"))
+    assert {tuple(run) for run in both.pairs.runs.tolist()} == {(EDGE, a), (a, zebra), (zebra, sat), (sat, EDGE)}
+    for history in ((), (a,), (EDGE, a), (zebra,), (STRANGE, zebra), (both.ids["cat"],)):
+        assert sum(both.chance(word, history) for word in range(both.size)) == pytest.approx(1, abs=1e-9)
+    alone = 6 / 40  # of ten sentences of three words and an end
+    behind = (6 - DISCOUNT) / 9 + (1 - (6 - DISCOUNT) / 9) * alone
+    assert both.pairs.chance(sat, (zebra,)) == pytest.approx(behind)
+    kept = WordNGram(both.words, both.runs, both.counts)
+    assert both.chance(sat, (zebra,)) == pytest.approx((1 - OTHERS) * kept.chance(sat, (zebra,)) + OTHERS * behind)
+    both.save(tmp_path)
+    again = WordNGram.load(tmp_path)
+    assert again is not None
+    assert again.chance(sat, (zebra,)) == both.chance(sat, (zebra,))
 
 
 def test_letter_by_letter_is_the_whole_sentence(words: WordNGram) -> None:

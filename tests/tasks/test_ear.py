@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch.nn.functional import one_hot
 
 from conjure.codecs.plain_letters import SYMBOLS, encode
 from conjure.codecs.voice_activity import Floats
@@ -19,16 +20,22 @@ from conjure.data import teacher, teaching_speech
 from conjure.data.teaching_speech import ESPEAK, GROUP, NAMES, Clip, kept_texts
 from conjure.media.audio import Audio
 from conjure.models.ear import HOP, EarConfig
+from conjure.models.listener import Heard
+from conjure.models.proof_ear import load_ear
 from conjure.models.transformer import TransformerConfig
 from conjure.nn.position import Rope
 from conjure.tasks import ear_figures as figures
 from conjure.tasks.ear import EarData, EarOptions, EarTask
 from tests.data.talk import TEXTS, hummed, write_talk
+from tests.models import small_ear
 
 STACK = TransformerConfig(
     vocab=0, dim=32, layers=3, heads=2, hidden=48, causal=False, qk_norm=True, rope=Rope(dim=16)
 )  # fmt: skip
-MODEL = EarConfig(stack=STACK, first=1, middle=1, kernel=3, dropout=0.0)
+WRITER = TransformerConfig(
+    vocab=len(SYMBOLS), dim=32, layers=1, heads=2, hidden=48, cross=True, qk_norm=True, rope=Rope(dim=16)
+)  # fmt: skip
+MODEL = EarConfig(stack=STACK, first=1, middle=1, kernel=3, dropout=0.0, writer=WRITER)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,8 +79,8 @@ class Scripted(EarTask):
 
     texts: Sequence[str] = ()
 
-    def hear(self, parts: Sequence[Floats]) -> list[Tensor]:
-        return [8 * torch.nn.functional.one_hot(torch.tensor(says(self.texts[n % len(self.texts)])), 29).float()
+    def hear(self, parts: Sequence[Floats]) -> list[Heard]:
+        return [Heard(8 * one_hot(torch.tensor(says(self.texts[n % len(self.texts)])), 29).float())
                 for n, _ in enumerate(parts)]  # fmt: skip
 
 
@@ -131,6 +138,29 @@ def test_hidden_stretches_are_part_of_the_example(task: EarTask) -> None:
     assert torch.equal(after["letters"], hidden["letters"])
 
 
+def test_the_writer_is_told_some_letters_wrongly() -> None:
+    wrong = EarTask.create(MODEL, EarData(blocks=1, swapped=0.3), seed=2).batch(range(4))
+    letters, before = wrong["letters"], wrong["before"]
+    share = float((letters != before)[letters > 0].float().mean())
+    assert 0.2 < share < 0.4 and not (before[letters == 0] != 0).any()
+    plain = EarTask.create(MODEL, EarData(blocks=1), seed=2).batch(range(4))
+    assert torch.equal(plain["before"], plain["letters"]) and torch.equal(plain["letters"], letters)
+    assert (letters.shape[1] + 1) % 16 == 0
+
+
+def test_training_may_begin_with_an_ear_that_has_no_writer(tmp_path: Path) -> None:
+    place = small_ear.folder(tmp_path / "ear")
+    old = load_ear(place).state_dict()
+    new = EarTask.create(MODEL, EarData(blocks=1, start=str(place)), seed=2).network.state_dict()
+    assert all(torch.equal(new[name], weight) for name, weight in old.items())
+    assert any(name.startswith("writer.") for name in new)
+    with pytest.raises(ConjureError, match="unknown model"):
+        EarTask.create(MODEL, EarData(blocks=1, start=str(tmp_path / "nothing")))
+    other = replace(MODEL, kernel=5)
+    with pytest.raises(ConjureError, match="does not fit"):
+        EarTask.create(other, EarData(blocks=1, start=str(place)))
+
+
 def test_steps_lower_the_loss() -> None:
     task = EarTask.create(MODEL, EarData(blocks=1), seed=2)
     batch = task.batch(range(2))
@@ -154,7 +184,10 @@ def test_a_saved_ear_hears_the_same(task: EarTask, folder: Path) -> None:
     sounds = [clip.samples for clip in figures.synthetic(3)]
     alone, together = [read.hear([each])[0] for each in sounds], read.hear(sounds)
     for a, b in zip(alone, together, strict=True):
-        assert float((a - b).abs().max()) < 1e-4 * float(a.abs().max())
+        assert float((a.logits_TV - b.logits_TV).abs().max()) < 1e-4 * float(a.logits_TV.abs().max())
+        assert a.opinion is not None and b.opinion is not None
+        said = [encode("the cat"), encode("the dog sat"), []]
+        assert b.opinion(said) == pytest.approx(a.opinion(said), rel=1e-4)
     again = EarTask.load(folder)
     again.save(folder.parent / "again")
     assert (folder.parent / "again" / "words.safetensors").read_bytes() == (folder / "words.safetensors").read_bytes()
@@ -188,12 +221,12 @@ def test_words_beside_the_letters_decide(scripted: Scripted) -> None:
     clip = Clip(phrases().samples[0], "")
     scripted.texts = ["the cqt sat"]
 
-    def unsure(parts: Sequence[Floats]) -> list[Tensor]:
+    def unsure(parts: Sequence[Floats]) -> list[Heard]:
         frames = says("the cqt sat")
-        rows = 8 * torch.nn.functional.one_hot(torch.tensor(frames), 29).float()
+        rows = 8 * one_hot(torch.tensor(frames), 29).float()
         place = frames.index(encode("q")[0])
         rows[place, encode("a")[0]] = 7.5
-        return [rows for _ in parts]
+        return [Heard(rows) for _ in parts]
 
     scripted.hear = unsure  # type: ignore[method-assign]
     assert scripted.heard([clip]) == ["the cqt sat"]
@@ -225,9 +258,11 @@ def test_what_is_no_single_sound(folder: Path) -> None:
 def test_the_likeliest_digit_is_that_of_all_paths() -> None:
     for digit in (0, 3, 8):
         frames = torch.tensor(says(NAMES[digit]))
-        logits = 4 * torch.nn.functional.one_hot(frames, 29).float() + 0.1 * torch.randn(len(frames), 29)
-        assert figures.digit_of(logits) == digit
-    assert figures.digit_of(torch.zeros(2, 29)) in range(10)  # too short for any
+        logits = 4 * one_hot(frames, 29).float() + 0.1 * torch.randn(len(frames), 29)
+        assert figures.digit_of(Heard(logits)) == digit
+        other = Heard(logits, lambda texts: [0.0 if n == 5 else -1000.0 for n in range(len(texts))])
+        assert (figures.digit_of(other), figures.digit_of(other, 1.0)) == (digit, 5)
+    assert figures.digit_of(Heard(torch.zeros(2, 29))) in range(10)  # too short for any
 
 
 def test_synthetic_sentences_are_said_by_all_voices_in_turn() -> None:
