@@ -103,6 +103,11 @@ class Script:
     utterances: tuple[Utterance, ...]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> str:
+        """Those of all sentences."""
+        return " ".join(each.words for each in self.utterances)
+
 
 def read(text: str) -> Script:
     """A text, Markdown, or SSML where it begins with `<speak`. `ConjureError` where nothing in it can be said."""

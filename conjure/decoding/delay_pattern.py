@@ -1,7 +1,7 @@
 """Codes of several books written in one pass: book q lags q steps behind, so that it can see what the books before it
 say of the same frame (Copet et al. 2023, arXiv 2306.05284, section 2.2). Of stereo sound two books lag `together`.
 
-Legend: B rows, Q books, T frames, S = T + (the last lag) steps, V codes of a book.
+Legend: B rows, Q books, T frames, S = T + (the last lag) steps, D width, V codes of a book.
 """
 
 from __future__ import annotations
@@ -34,8 +34,12 @@ class Writer(Protocol):
 
     def cache(self, batch: int, capacity: int) -> Cache: ...
 
-    def next(self, ids_BQS: Tensor, cache: Cache) -> Tensor:
-        """float32 `[B, Q, V]` after these next steps."""
+    def hidden(self, ids_BQS: Tensor, *, cache: Cache) -> Tensor:
+        """`[B, S, D]` after each of these next steps."""
+        ...
+
+    def logits(self, x_BSD: Tensor) -> Tensor:
+        """float32 `[B, Q, S, V]`."""
         ...
 
 
@@ -71,7 +75,8 @@ def write(
     cache = network.cache(B, steps)
     unread_BQS = torch.cat([grid_BQS.new_full((B, Q, 1), pad), grid_BQS[:, :, :T]], 2)
     for step in range(T, steps):
-        logits_BQV = network.next(unread_BQS, cache).numpy()
+        last_B1D = network.hidden(unread_BQS, cache=cache)[:, -1:]
+        logits_BQV = network.logits(last_B1D)[:, :, 0].numpy()
         for row, stream in enumerate(streams):
             for book in range(Q):
                 if grid_BQS[row, book, step] == UNKNOWN:

@@ -1,6 +1,7 @@
 """A transformer over the codes of a neural codec: a step reads one code of each book and says the next of each.
 
-MusicGen's decoder (Copet et al. 2023, arXiv 2306.05284) is one, with attention across to a text.
+MusicGen's decoder (Copet et al. 2023, arXiv 2306.05284) is one, with attention across to a text. For use; it is not
+trained here.
 
 Legend: B rows, Q books, S steps, D width, V codes, M tokens of a text.
 """
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from conjure.core.errors import ConjureError
 from conjure.models.transformer import Transformer, TransformerConfig
 from conjure.nn.cache import Cache
-from conjure.nn.cross_entropy import linear_cross_entropy
 from conjure.nn.linear import Linear, embedding
 
 
@@ -42,9 +42,6 @@ class CodeWriter(nn.Module):
         self.embeds = nn.ModuleList(embedding(c.codes + 1, c.transformer.dim) for _ in range(c.books))
         self.stack = Transformer(c.transformer)
         self.heads = nn.ModuleList(Linear(c.transformer.dim, c.codes, bias=False) for _ in range(c.books))
-        for head in self.heads:
-            assert isinstance(head, Linear)
-            head.weight.adam = True  # type: ignore[attr-defined]  an output layer
         self._initialise()
 
     @torch.no_grad()
@@ -72,27 +69,6 @@ class CodeWriter(nn.Module):
     def logits(self, x_BSD: Tensor) -> Tensor:
         """float32 `[B, Q, S, V]`."""
         return torch.stack([head(x_BSD) for head in self.heads], 1).float()
-
-    def forward(self, ids_BQS: Tensor, targets_BQS: Tensor) -> Tensor:
-        """The sum of -log p over all targets that are no `cross_entropy.IGNORED`, a float32 scalar."""
-        x_ND = self.hidden(ids_BQS).flatten(0, 1)
-        total = x_ND.new_zeros((), dtype=torch.float32)
-        for head, targets_BS in zip(self.heads, targets_BQS.unbind(1)):
-            assert isinstance(head, Linear)
-            total = total + linear_cross_entropy(x_ND, head.weight, targets_BS.flatten())
-        return total
-
-    def cache(self, batch: int, capacity: int) -> Cache:
-        return self.stack.cache(batch, capacity)
-
-    def next(self, ids_BQS: Tensor, cache: Cache) -> Tensor:
-        """float32 `[B, Q, V]` after these next steps."""
-        return self.logits(self.hidden(ids_BQS, cache=cache)[:, -1:])[:, :, 0]
-
-    def flops(self, batch: int, steps: int) -> float:
-        """Of a forward pass, multiply-adds times two."""
-        c = self.config
-        return self.stack.flops(batch, steps) + 2.0 * batch * steps * c.books * c.codes * c.transformer.dim
 
 
 def cosines(first: int, steps: int, dim: int) -> Tensor:

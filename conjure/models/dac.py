@@ -42,6 +42,14 @@ class DACConfig:
         if not self.ratios or min(self.ratios) < 1 or self.width_out % 2 ** len(self.ratios):
             raise ConjureError("codec: expected ratios above 0, and a width_out that can be halved for each of them")
 
+    @property
+    def channels(self) -> int:
+        return 1
+
+    @property
+    def hop(self) -> int:
+        return math.prod(self.ratios)
+
 
 class ResidualUnit(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
@@ -62,33 +70,13 @@ class DAC(nn.Module):
         self.encoder, self.decoder = nn.Sequential(*_down(c)), nn.Sequential(*_up(c))
         self.quantiser = FactorisedQuantiser(c.books, c.codes, c.dim, c.code_dim)
 
-    @property
-    def rate(self) -> int:
-        return self.config.rate
-
-    @property
-    def channels(self) -> int:
-        return 1
-
-    @property
-    def hop(self) -> int:
-        return math.prod(self.config.ratios)
-
-    @property
-    def books(self) -> int:
-        return self.config.books
-
-    @property
-    def codes(self) -> int:
-        return self.config.codes
-
     @torch.no_grad()
     def encode(self, x_BCN: Tensor, books: int = 0) -> SoundCodes:
         """Filled up with silence to whole frames."""
         samples = x_BCN.shape[-1]
         if x_BCN.shape[1] != 1 or not samples:
             raise ConjureError(f"expected sound of 1 channel, got {list(x_BCN.shape)}")
-        frames_BDT = self.encoder(F.pad(x_BCN, (0, -samples % self.hop)))
+        frames_BDT = self.encoder(F.pad(x_BCN, (0, -samples % self.config.hop)))
         return SoundCodes((self.quantiser.encode(frames_BDT, books),), (None,), samples)
 
     @torch.no_grad()

@@ -121,26 +121,6 @@ class Encodec(nn.Module):
         self.encoder, self.decoder = nn.Sequential(*_down(c)), nn.Sequential(*_up(c))
         self.quantiser = ResidualQuantiser(c.books, c.codes, c.dim)
 
-    @property
-    def rate(self) -> int:
-        return self.config.rate
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
-
-    @property
-    def hop(self) -> int:
-        return self.config.hop
-
-    @property
-    def books(self) -> int:
-        return self.config.books
-
-    @property
-    def codes(self) -> int:
-        return self.config.codes
-
     @torch.no_grad()
     def encode(self, x_BCN: Tensor, books: int = 0) -> SoundCodes:
         """Part by part."""

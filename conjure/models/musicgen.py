@@ -1,7 +1,7 @@
 """MusicGen: an encoder reads a text, a decoder writes the codes of a sound that fits it, a codec makes the sound (Copet
 et al. 2023, arXiv 2306.05284).
 
-Legend: B rows, M tokens of the text, Q books, S steps, T frames, N samples, V codes.
+Legend: B rows, M tokens of the text, Q books, S steps, D width, T frames, N samples, V codes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class MusicGen(nn.Module):
     def sound(self, ids_BQT: Tensor) -> Tensor:
         """The sound of these codes, `[B, C, N]`."""
         apart = [ids_BQT[:, channel :: self.config.channels] for channel in range(self.config.channels)]
-        samples = ids_BQT.shape[2] * self.codec.hop
+        samples = ids_BQT.shape[2] * self.config.codec.hop
         return torch.cat([self.codec.decode(SoundCodes((ids,), (None,), samples)) for ids in apart], 1)
 
 
@@ -72,22 +72,27 @@ class Guided:
     several times (Ho and Salimans 2022, arXiv 2207.12598). Without a text attention across gives nothing."""
 
     def __init__(self, network: MusicGen, memory_1MD: Tensor, guidance: float) -> None:
-        self.network, self.memory_1MD, self.guidance = network, memory_1MD, guidance
+        self.writer, self.memory_1MD, self.guidance = network.writer, memory_1MD, guidance
 
     def cache(self, batch: int, capacity: int) -> Cache:
         """For `batch` rows that know the text and, where it is guided, as many that know none."""
         rows = batch if self.guidance == 1 else 2 * batch
-        cache = self.network.writer.cache(rows, capacity)
+        cache = self.writer.stack.cache(rows, capacity)
         known_B = torch.arange(rows) < batch
         memory_BMD = self.memory_1MD * known_B[:, None, None].to(self.memory_1MD)
-        for block in self.network.writer.stack.blocks:
+        for block in self.writer.stack.blocks:
             assert isinstance(block, Block) and block.cross is not None
             cache.memory.append(block.cross.read(memory_BMD))
         return cache
 
-    def next(self, ids_BQS: Tensor, cache: Cache) -> Tensor:
-        """float32 `[B, Q, V]` after these next steps."""
+    def hidden(self, ids_BQS: Tensor, *, cache: Cache) -> Tensor:
+        """Of all rows of the cache."""
+        return self.writer.hidden(ids_BQS if self.guidance == 1 else torch.cat([ids_BQS, ids_BQS]), cache=cache)
+
+    def logits(self, x_BSD: Tensor) -> Tensor:
+        """float32 `[B, Q, S, V]` of the rows that know the text."""
+        logits_BQSV = self.writer.logits(x_BSD)
         if self.guidance == 1:
-            return self.network.writer.next(ids_BQS, cache)
-        with_BQV, without_BQV = self.network.writer.next(torch.cat([ids_BQS, ids_BQS]), cache).chunk(2)
-        return without_BQV + self.guidance * (with_BQV - without_BQV)
+            return logits_BQSV
+        with_BQSV, without_BQSV = logits_BQSV.chunk(2)
+        return without_BQSV + self.guidance * (with_BQSV - without_BQSV)

@@ -31,12 +31,12 @@ class SoundCodes:
         return numbers * math.log2(codes) + SCALE_BITS * sum(scale is not None for scale in self.scales)
 
 
-class SoundCodec(Protocol):
-    """EnCodec, DAC and our own."""
+class CodecConfig(Protocol):
+    """What the configs of codecs have in common."""
 
     @property
     def rate(self) -> int:
-        """Samples a second that it takes and gives."""
+        """Samples a second that the codec takes and gives."""
         ...
 
     @property
@@ -57,6 +57,13 @@ class SoundCodec(Protocol):
         """In each book."""
         ...
 
+
+class SoundCodec(Protocol):
+    """EnCodec, DAC and our own."""
+
+    @property
+    def config(self) -> CodecConfig: ...
+
     def encode(self, x_BCN: Tensor, books: int = 0) -> SoundCodes:
         """By the first `books` books (0: all)."""
         ...
@@ -66,9 +73,9 @@ class SoundCodec(Protocol):
         ...
 
 
-def books_for(codec: SoundCodec, kilobits: float) -> int:
+def books_for(config: CodecConfig, kilobits: float) -> int:
     """How many books so many kbit/s pay for: at least 1, at most all; all for 0."""
     if not kilobits:
-        return codec.books
-    each = math.ceil(codec.rate / codec.hop) * math.log2(codec.codes)
-    return min(codec.books, max(1, math.floor(1000 * kilobits / each)))
+        return config.books
+    each = math.ceil(config.rate / config.hop) * math.log2(config.codes)
+    return min(config.books, max(1, math.floor(1000 * kilobits / each)))

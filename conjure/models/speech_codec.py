@@ -78,6 +78,10 @@ class SpeechCodecConfig:
             raise ConjureError("codec: expected decay and dead from 0 to below 1")
 
     @property
+    def channels(self) -> int:
+        return 1
+
+    @property
     def step(self) -> int:
         """Samples from one frame of the transform to the next."""
         return self.window // 4
@@ -128,33 +132,13 @@ class SpeechCodec(nn.Module):
         for layer in (self.pool, self.narrow, self.unpool, self.head):
             leave_to_adam(layer.weight)
 
-    @property
-    def rate(self) -> int:
-        return self.config.rate
-
-    @property
-    def channels(self) -> int:
-        return 1
-
-    @property
-    def hop(self) -> int:
-        return self.config.hop
-
-    @property
-    def books(self) -> int:
-        return self.config.books
-
-    @property
-    def codes(self) -> int:
-        return self.config.codes
-
     @torch.no_grad()
     def encode(self, x_BCN: Tensor, books: int = 0) -> SoundCodes:
         """Of sounds of any length, which are brought to one loudness and filled up with silence to whole frames."""
         if x_BCN.shape[1] != 1 or not x_BCN.shape[-1]:
             raise ConjureError(f"expected sound of 1 channel, got {list(x_BCN.shape)}")
         level_B1 = loudness(x_BCN[:, 0])
-        x_BN = F.pad(x_BCN[:, 0] / level_B1, (0, -x_BCN.shape[-1] % self.hop))
+        x_BN = F.pad(x_BCN[:, 0] / level_B1, (0, -x_BCN.shape[-1] % self.config.hop))
         return SoundCodes((self.quantiser.encode(self.vectors(x_BN), books),), (level_B1,), x_BCN.shape[-1])
 
     @torch.no_grad()

@@ -98,10 +98,6 @@ class SpeechWriter(nn.Module):
     def cache(self, batch: int, capacity: int) -> Cache:
         return self.stack.cache(batch, capacity)
 
-    def next(self, ids_BQS: Tensor, cache: Cache) -> Tensor:
-        """float32 `[B, Q, V]` after these next steps."""
-        return self.logits(self.hidden(ids_BQS, cache=cache)[:, -1:])[:, :, 0]
-
     def flops(self, batch: int, steps: int) -> float:
         """Of a forward pass, multiply-adds times two."""
         s, wide = self.shape, self.shape.vector + 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import zlib
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
@@ -18,20 +19,22 @@ from conjure.core.events import Delta
 from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.making import EITHER, STREAM, Made, made, planned_for, working
 from conjure.serve.sampling import refused
-from conjure.serve.state import server
+from conjure.serve.state import Server, server
 from conjure.serve.uploads import checked, form, shape
-from conjure.serve.wire import HEARTBEAT, Room, medium, sse
+from conjure.serve.wire import HEARTBEAT, Room, medium, packed, sse
 from conjure.serve.worker import Ticket
+from conjure.tasks.inputs import Given
 
 FILES = ("file",)
 LISTS = ("timestamp_granularities", "include", "languages", "keywords", "known_speaker_names",
          "known_speaker_references")  # fmt: skip
 PING = 15.0
 TAKEN: dict[str, Container[Any]] = {
-    "chunking_strategy": ("auto",), "include": (), "known_speaker_names": (), "known_speaker_references": (),
-    "languages": (), "keywords": (),
-}  # fmt: skip
+    "chunking_strategy": ("auto",), "include": (), "languages": (), "keywords": (),
+}
 """Documented parameters that are taken only where they ask for what is done anyway."""
+KNOWN = 4
+"""People whose voices may be sent along."""
 LAID_OUT = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 """Formats of the API that are the file itself -> our names for them."""
 
@@ -49,6 +52,8 @@ class Asked(BaseModel):
     response_format: Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"] = "json"
     temperature: float = Field(default=0, ge=0, le=1)
     timestamp_granularities: list[Literal["word", "segment"]] = Field(default_factory=list)
+    known_speaker_names: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field([], max_length=KNOWN)
+    known_speaker_references: list[str] = Field([], max_length=KNOWN)
     stream: bool = False
 
 
@@ -77,14 +82,17 @@ async def _heard(request: Request, *, translate: bool) -> Response:
         raise ApiError(400, f"stream: expected json or text, got {asked.response_format}", param="response_format")
     given = asked.model_extra or {}
     refused(given, TAKEN)
-    sound = Room(home.settings.limits).take(await asyncio.to_thread(_sound, files[0][1]), "file")
+    room = Room(home.settings.limits)
+    sound = room.take(await asyncio.to_thread(_sound, files[0][1], "file"), "file")
+    known = await asyncio.to_thread(_known, home, asked, room)
     options = {
         "language": asked.language, "prompt": asked.prompt, "temperature": asked.temperature, "translate": translate,
         "words": "word" in asked.timestamp_granularities, "format": LAID_OUT.get(asked.response_format, "txt"),
         **({"who": True} if asked.response_format == "diarized_json" else {}),
+        **({"known": [each.name for each in known]} if known else {}),
     } | {name: value for name, value in given.items() if name not in TAKEN}  # fmt: skip
     planned = await asyncio.to_thread(
-        lambda: planned_for(home, [sound], to="text", model=asked.model, task="transcribe", options=options)
+        lambda: planned_for(home, [sound, *known], to="text", model=asked.model, task="transcribe", options=options)
     )
     ticket = home.worker.submit(lambda: working(home, planned, keep=True))
     if asked.stream:
@@ -93,16 +101,35 @@ async def _heard(request: Request, *, translate: bool) -> Response:
     if asked.response_format in LAID_OUT:
         return PlainTextResponse(str(done.result.media[0]))
     if asked.response_format == "diarized_json":
-        return Json(_diarized(done, translate))
+        return Json(_diarized(done, asked, translate))
     return Json(_verbose(done, asked, translate) if asked.response_format == "verbose_json" else _plain(done))
 
 
-def _sound(data: bytes) -> Any:
+def _sound(data: bytes, param: str) -> Any:
     from conjure.media import Audio
 
-    found = medium(data, "file")
+    found = medium(data, param)
     if not isinstance(found, Audio):
-        raise ApiError(400, f"file: expected a sound, got {found.kind}", param="file")
+        raise ApiError(400, f"{param}: expected a sound, got {found.kind}", param=param)
+    return found
+
+
+def _known(home: Server, asked: Asked, room: Room) -> list[Given]:
+    """The voices of those who may speak, under their names, as the option `known` has them out of files."""
+    names, voices = asked.known_speaker_names, asked.known_speaker_references
+    if (names or voices) and asked.response_format != "diarized_json":
+        raise ApiError(400, "known_speaker_names: only diarized_json has speakers", param="known_speaker_names")
+    if len(names) != len(voices):
+        raise ApiError(400, f"known_speaker_references: expected a sound for each of {len(names)} names, got "
+                            f"{len(voices)}", param="known_speaker_references")  # fmt: skip
+    if len(set(names)) < len(names) or any(name != " ".join(name.split()) for name in names):
+        raise ApiError(400, f"known_speaker_names: expected different names, each in one line, got {names}",
+                       param="known_speaker_names")  # fmt: skip
+    found = []
+    for place, (name, voice) in enumerate(zip(names, voices, strict=True)):
+        param = f"known_speaker_references[{place}]"
+        sound = _sound(packed({"url": voice}, param, home.fetch), param)
+        found.append(Given(room.take(sound, param), name, "known"))
     return found
 
 
@@ -131,17 +158,18 @@ def _verbose(done: Made, asked: Asked, translate: bool) -> dict[str, Any]:
     return said
 
 
-def _diarized(done: Made, translate: bool) -> dict[str, Any]:
-    """Speakers are A, B and so on, in the order in which they begin."""
-    found = _facts(done)["segments"]
+def _diarized(done: Made, asked: Asked, translate: bool) -> dict[str, Any]:
+    """Speakers who are not known are A, B and so on, in the order in which they begin."""
+    found, known = _facts(done)["segments"], asked.known_speaker_names
     names = [each.get("speaker", "") for each in found]
-    letters = {name: _letters(place) for place, name in enumerate(dict.fromkeys(names))}
+    free = (letters for letters in map(_letters, itertools.count()) if letters not in known)
+    called = {name: name if name in known else next(free) for name in dict.fromkeys(names)}
     return {
         "task": "translate" if translate else "transcribe", "duration": _facts(done)["duration"],
         "text": " ".join(each["text"] for each in found), "usage": _usage(done),
         "segments": [
             {"type": "transcript.text.segment", "id": f"seg_{number}", "start": each["start"], "end": each["end"],
-             "text": each["text"], "speaker": letters[names[number]]} for number, each in enumerate(found)
+             "text": each["text"], "speaker": called[names[number]]} for number, each in enumerate(found)
         ],
     }  # fmt: skip
 

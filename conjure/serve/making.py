@@ -22,7 +22,7 @@ from conjure.serve.errors import ApiError, Json, told
 from conjure.serve.state import Server, server
 from conjure.serve.wire import HEARTBEAT, Room, event_name, medium, plain, received, sent, sse, suffix_for
 from conjure.serve.worker import Ticket
-from conjure.tasks.inputs import FILE, LOCAL, OR_SAMPLE, SOUND_FILE, understand
+from conjure.tasks.inputs import FILE, LOCAL, OR_SAMPLE, SOUND_FILE, Given, understand
 from conjure.tasks.make import Plan, edges_of, plan, record
 from conjure.tasks.table import Edge, everything, resolve
 
@@ -137,7 +137,7 @@ def planned_for(
             if isinstance(value, Mapping):
                 given[name] = received(value, f"options.{name}", home.fetch)
         media = tuple(map(understand, inputs))
-        _no_paths(edges_of(media, given, to=to or None, model=named, task=task or None)[-1], given)
+        _no_paths(edges_of(media, given, to=to or None, model=named, task=task or None)[-1], given, media)
         return plan(*media, to=to or None, model=named, task=task or None, seed=seed, count=count, **given)
     except ConjureError as error:
         raise told(error) from None
@@ -145,8 +145,9 @@ def planned_for(
         raise ApiError(400, f"options: {error}", param="options") from None
 
 
-def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
-    """A text where a picture or a sound is expected would be read as the name of a file on the server."""
+def _no_paths(edge: Edge, given: Mapping[str, Any], media: Sequence[Given]) -> None:
+    """A text where a picture or a sound is expected would be read as the name of a file on the server. Names of files
+    are taken for what came along under these names alone."""
     fields = getattr(resolve(edge).Options, "__pydantic_fields__", {})
     for name, field in fields.items():
         extra = field.json_schema_extra or {}
@@ -156,7 +157,8 @@ def _no_paths(edge: Edge, given: Mapping[str, Any]) -> None:
         if extra == OR_SAMPLE and looks_like_file(str(given.get(name) or "")):
             raise ApiError(400, f"options.{name}: expected a name, got that of a file", param=f"options.{name}",
                            code="not_over_http")  # fmt: skip
-        if extra == LOCAL and given.get(name):
+        came = [each.name for each in media if each.option == name]
+        if extra == LOCAL and given.get(name) and given[name] != came:
             raise ApiError(400, f"options.{name}: names files of this machine, which clients may not",
                            param=f"options.{name}", code="not_over_http")  # fmt: skip
 

@@ -24,7 +24,6 @@ from conjure.core import shelf
 from conjure.core.errors import ConjureError
 from conjure.core.events import Preview
 from conjure.media.audio import Audio
-from conjure.media.kinds import looks_like_file
 from conjure.media.text import Text
 from conjure.serve.errors import ApiError, told
 from conjure.serve.making import STREAM, Made, Previews, made, planned_for, working
@@ -95,13 +94,8 @@ async def speech(asked: Asked, request: Request) -> Response:
 
 
 def _voiced(home: Server, asked: Asked) -> dict[str, Any]:
-    """The option that chooses who speaks. Our voices have names, public models have numbers; the vectors and samples
-    of people are files, and no string of a client is ever the name of one."""
+    """The option that chooses who speaks. Our voices have names, public models have numbers."""
     name = asked.voice if isinstance(asked.voice, str) else asked.voice.id
-    if looks_like_file(name):
-        raise ApiError(400, f"voice: expected the name of a voice, got that of a file, '{name}'", param="voice")
-    if isinstance((asked.model_extra or {}).get("sample"), str):
-        raise ApiError(400, 'sample: expected a sound, {"b64": ...}', param="sample")
     if not is_public(shelf.find(home.keeper.path(asked.model))):
         return {"voice": name}
     if name != "default" and not (name.isascii() and name.isdigit()):

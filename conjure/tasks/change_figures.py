@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from conjure.codecs.spoken_text import read
 from conjure.core import shelf
 from conjure.core.config import from_dict
 from conjure.core.errors import ConjureError
@@ -24,11 +25,11 @@ from conjure.data.read_sentences import ReadSentences
 from conjure.data.speech_clips import HELD_OUT, held, readers
 from conjure.data.teacher import RATE, VOICES
 from conjure.metrics.confidence import bootstrap_mean
+from conjure.metrics.recogniser import heard
 from conjure.metrics.word_errors import word_errors
 from conjure.models.folder import load_weights, read_config
 from conjure.models.voice_change import VoiceChanger, Voiced, speech_of
 from conjure.models.who import Who, WhoConfig, voice
-from conjure.tasks.speak_figures import heard, words_of
 
 Tell = Callable[[Event], None]
 COUNT = 16
@@ -52,7 +53,7 @@ def published(using: VoiceChanger, tell: Tell | None = None, limit: int | None =
     every = ReadSentences("val")
     own = min(limit or COUNT, COUNT)
     sentences = [every[index + 20] for index in range(own)]
-    texts = [words_of(sentence.text) for _, sentence in sentences]
+    texts = [read(sentence.text).words for _, sentence in sentences]
     who, said = _who(), [_take(using, _float(sentence.samples)) for _, sentence in sentences]
     flite = [_take(using, _together(_float(every[index][1].samples) for index in range(number, 20, 4)))
              for number in range(len(VOICES))]  # fmt: skip

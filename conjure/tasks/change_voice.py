@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Progress, Result, Warn
 from conjure.media.audio import Audio
-from conjure.tasks.cloned_voice import CONSENT, consented
+from conjure.tasks.cloned_voice import CONSENT, LIKE, consented
+from conjure.tasks.heard_again import EAR
 from conjure.tasks.inputs import SOUND_FILE
-from conjure.tasks.sampled_voice import LIKE, as_loud, changer, sampled
+from conjure.tasks.sampled_voice import as_loud, changer, sampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,11 @@ class ChangeVoice:
     @classmethod
     def load(cls, folder: Path) -> ChangeVoice:
         return cls(folder)
+
+    @staticmethod
+    def also(options: ChangeVoiceOptions) -> tuple[str, ...]:
+        """The models that a result takes beside the voice."""
+        return (EAR,)
 
     def generate(self, inputs: Sequence[Any], options: ChangeVoiceOptions, seeds: Sequence[int]) -> Iterator[Event]:
         """One sound per seed, all the same, as long and as loud as what was said."""

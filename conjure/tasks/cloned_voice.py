@@ -6,15 +6,18 @@ The words of the consent are an option, so they stand in the record of every fil
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
-from torch import Tensor
 
 from conjure.core import shelf
 from conjure.core.errors import ConjureError
-from conjure.models.speecht5_voice import SpeechT5Voice, speaker_vector
 from conjure.tasks.inputs import LOCAL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from conjure.models.speecht5_voice import SpeechT5Voice
 
 VOCODER = "microsoft/speecht5_hifigan"
 SHORTEST = 8
@@ -29,6 +32,10 @@ CONSENT: Any = Field(
     default="", description="who agreed that this voice is used, and how; kept in the record", max_length=2000
 )
 """The options `voice`, `vocoder` and `consent`."""
+LIKE: Any = Field(
+    default=0.3, ge=0, le=1, description="0: clearest words; 1: frames of the sample alone, nearest to it, least clear"
+)
+"""The option `like` of what takes a voice from a sample (`sampled_voice.py`)."""
 
 
 def consented(consent: str) -> None:
@@ -42,6 +49,8 @@ def consented(consent: str) -> None:
 
 def opened(folder: Path, vocoder: str) -> SpeechT5Voice:
     """A SpeechT5 with its vocoder: the one that is named, that lies in its folder, or the usual one."""
+    from conjure.models.speecht5_voice import SpeechT5Voice
+
     beside = folder / "vocoder"
     path = beside if not vocoder and (beside / "config.json").is_file() else shelf.find(vocoder or VOCODER)
     return SpeechT5Voice.load(folder, path)
@@ -49,6 +58,8 @@ def opened(folder: Path, vocoder: str) -> SpeechT5Voice:
 
 def speaker(voice: str, model: SpeechT5Voice) -> Tensor:
     """The vector in the file that was named."""
+    from conjure.models.speecht5_voice import speaker_vector
+
     if not voice:
         raise ConjureError("this model speaks in the voice that numbers stand for: expected a file of them",
                            hint="--voice speaker.npy, an x-vector of 512 numbers")  # fmt: skip

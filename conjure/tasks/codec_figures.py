@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from conjure.codecs.spoken_text import read
 from conjure.core.events import Event
 from conjure.data.speech_clips import held, held_texts
 from conjure.metrics.bits import code_usage
+from conjure.metrics.recogniser import heard
 from conjure.metrics.word_errors import word_errors
-from conjure.tasks.speak_figures import heard, words_of
 
 SPEECH = {
     "librispeech": "two readers of LibriSpeech who were held out (real)",
@@ -33,7 +34,7 @@ def understood(
     back: Callable[[np.ndarray], np.ndarray], name: str, tell: Callable[[Event], None] | None = None
 ) -> Figures:
     """Word errors of pocketsphinx on the same sentences before and after; `back` sends one through the codec."""
-    sounds_T, texts = held(name, MOST), [words_of(text) for text in held_texts(name)[:MOST]]
+    sounds_T, texts = held(name, MOST), [read(text).words for text in held_texts(name)[:MOST]]
     found: Figures = {}
     for label, when, sounds in (("wer_before", "before", iter(sounds_T)), ("wer_after", "after", map(back, sounds_T))):
         whole = (np.rint(np.clip(sound_T, -1, 1) * 32767).astype(np.int16) for sound_T in sounds)

@@ -54,7 +54,7 @@ class ComposeSound:
         text = " ".join(str(each) for each in inputs).strip()
         if not text:
             raise ConjureError("an empty text describes no music", hint='for example: "slow jazz with a double bass"')
-        config, codec = self.network.config, self.network.codec
+        config, codec = self.network.config, self.network.config.codec
         memory_1MD = self.network.read(torch.tensor([self.tokenizer.encode(text, special=True)]))
         frames = max(1, round(options.seconds * codec.rate / codec.hop))
         how = Drawing(temperature=options.temperature, top_k=options.top_k, top_p=options.top_p)
@@ -69,7 +69,7 @@ class ComposeSound:
 
     def _sound(self, codes_QT: Tensor) -> Audio:
         made_CN = self.network.sound(codes_QT[None])[0].clamp(-1, 1)
-        return Audio(np.ascontiguousarray(made_CN.numpy(), np.float32), self.network.codec.rate)
+        return Audio(np.ascontiguousarray(made_CN.numpy(), np.float32), self.network.config.codec.rate)
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None

@@ -20,8 +20,8 @@ from conjure.core.events import Event, Progress
 from conjure.metrics.bits import code_usage
 from conjure.metrics.confidence import bootstrap_mean
 from conjure.metrics.likelihood import ratio_interval
+from conjure.metrics.recogniser import heard
 from conjure.metrics.voicing import pitches, voiced
-from conjure.tasks.speak_figures import heard
 
 GIVEN, MADE = 2.0, 3.0
 """Seconds of a sentence that are given, and that are to follow."""

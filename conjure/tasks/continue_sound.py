@@ -168,8 +168,9 @@ class ContinueSound:
 
     def preview(self, seed: int) -> dict[str, Audio]:
         """Two seconds of a reader who was held out, and three more."""
-        sound_N = held("librispeech", 1)[0][: 2 * self.codec.rate]
-        *_, result = self.generate([Audio(sound_N[None], self.codec.rate)], ContinueSoundOptions(), [seed])
+        rate = self.codec.config.rate
+        sound_N = held("librispeech", 1)[0][: 2 * rate]
+        *_, result = self.generate([Audio(sound_N[None], rate)], ContinueSoundOptions(), [seed])
         assert isinstance(result, Result)
         return {"continued": result.media[0]}  # type: ignore[dict-item]
 
@@ -206,15 +207,16 @@ class ContinueSound:
         others."""
         if len(inputs) != 1 or inputs[0].kind != "audio":
             raise ConjureError(f"expected one sound, got {len(inputs)} inputs", hint="give them one after the other")
-        sound_N = Audio(inputs[0].mono()[None], inputs[0].rate).at(self.codec.rate).samples[0]
-        tail_N = sound_N[-self.data.frames * self.codec.hop :]
-        given = self.codes(tail_N[len(tail_N) % self.codec.hop if len(tail_N) > self.codec.hop else 0 :])
-        frames = max(1, round(options.seconds * self.codec.rate / self.codec.hop))
+        rate, hop = self.codec.config.rate, self.codec.config.hop
+        sound_N = Audio(inputs[0].mono()[None], inputs[0].rate).at(rate).samples[0]
+        tail_N = sound_N[-self.data.frames * hop :]
+        given = self.codes(tail_N[len(tail_N) % hop if len(tail_N) > hop else 0 :])
+        frames = max(1, round(options.seconds * rate / hop))
         known_BQT = made_BQT = given.parts[0].expand(len(seeds), -1, -1)
         for done, made_BQT in self._written(known_BQT, frames, seeds, options):  # noqa: B007
             yield Progress(done, frames, "frame")
         media = [self._joined(sound_N, codes_QT, given) for codes_QT in made_BQT]
-        yield Result(media, {"seconds_added": round(frames * self.codec.hop / self.codec.rate, 3),
+        yield Result(media, {"seconds_added": round(frames * hop / rate, 3),
                              "codes": frames * self.network.shape.books})
 
     def _written(
@@ -237,14 +239,15 @@ class ContinueSound:
     @torch.no_grad()
     def _joined(self, sound_N: np.ndarray, codes_QT: Tensor, given: SoundCodes) -> Audio:
         """What was given as it was, and the rest out of codes at its loudness."""
-        whole = SoundCodes((codes_QT[None],), given.scales, codes_QT.shape[1] * self.codec.hop)
+        c = self.codec.config
+        whole = SoundCodes((codes_QT[None],), given.scales, codes_QT.shape[1] * c.hop)
         made_N = self.codec.decode(whole)[0, 0].numpy()
         border = given.samples
-        seam = min(round(SEAM * self.codec.rate), border, len(sound_N))
+        seam = min(round(SEAM * c.rate), border, len(sound_N))
         rising = np.linspace(0, 1, seam, dtype=np.float32)
         mixed_N = (1 - rising) * sound_N[len(sound_N) - seam :] + rising * made_N[border - seam : border]
         parts = [sound_N[: len(sound_N) - seam], mixed_N, made_N[border:]]
-        return Audio(np.clip(np.concatenate(parts), -1, 1).astype(np.float32)[None], self.codec.rate)
+        return Audio(np.clip(np.concatenate(parts), -1, 1).astype(np.float32)[None], c.rate)
 
     def evaluate_published(
         self, data: Sequence[str] = (), on_progress: Callable[[Event], None] | None = None
@@ -254,7 +257,7 @@ class ContinueSound:
         found: dict[str, dict[str, Any]] = {}
         for place, name in enumerate(name for name in MEASURED if not data or name in data):
             found |= predicted(list(self.measured(name)), name, self.network.shape.codes)
-            found |= likeness(self._goes_on, held(name), self.codec.rate, name, on_progress)
+            found |= likeness(self._goes_on, held(name), self.codec.config.rate, name, on_progress)
             if on_progress:
                 on_progress(Progress(place + 1, len(MEASURED), "set", name))
         return found
@@ -267,5 +270,5 @@ class ContinueSound:
 
 
 def _shape(config: SpeechWriterConfig, codec: SpeechCodec) -> SpeechWriterShape:
-    return SpeechWriterShape(transformer=config.transformer, books=codec.books, codes=codec.codes,
-                             vector=codec.config.dim)  # fmt: skip
+    c = codec.config
+    return SpeechWriterShape(transformer=config.transformer, books=c.books, codes=c.codes, vector=c.dim)

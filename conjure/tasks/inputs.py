@@ -94,15 +94,16 @@ def attached(
 ) -> tuple[tuple[Given, ...], dict[str, Any]]:
     """(inputs, options) with the files that options name behind the other inputs, in the order of the fields.
 
-    The options keep the files' names alone. A file that is among the inputs already is not read again.
+    The options keep the files' names alone. A file that is among the inputs already is not read again. What came along
+    for an option that names several files (`known`) stays behind the rest.
     """
-    options = _meant(kind, options)
-    named = [name for name in _files(kind) if options.get(name) not in (None, "")]
+    options, wanted = _meant(kind, options), _files(kind)
+    named = [name for name in wanted if options.get(name) not in (None, "")]
     there = {each.option: each for each in given if each.option}
-    wanted = _files(kind)
     there |= {name: _further(name, options[name], wanted[name]) for name in named if name not in there}
     plain = tuple(each for each in given if not each.option)
-    return (*plain, *(there[name] for name in named)), {
+    several = (each for each in given if each.option in options and each.option not in wanted)
+    return (*plain, *(there[name] for name in named), *several), {
         **options, **{name: there[name].name or name for name in named}
     }
 

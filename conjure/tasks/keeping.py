@@ -12,7 +12,7 @@ from conjure.core.errors import ConjureError
 from conjure.core.history import Entry, History
 from conjure.media.kinds import writable
 from conjure.tasks.make import Plan, record, weights
-from conjure.tasks.remake import GRID
+from conjure.tasks.remake import GRID, models
 
 
 def keep(
@@ -43,10 +43,10 @@ def obstacle(history: History, entry: Entry) -> str:
     if missing:
         return f"{len(missing)} of the files it was made from are gone"
     try:
-        here = weights(entry.record.model)
+        changed = [name for name, digest in models(entry.record).items() if weights(name) != digest]
     except ConjureError as error:
         return error.message
-    return "" if here == entry.record.weights else f"{entry.record.model} has other weights now"
+    return f"{changed[0]} has other weights now" if changed else ""
 
 
 def _written(path: Path) -> bytes | None:

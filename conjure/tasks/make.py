@@ -34,8 +34,9 @@ from conjure.tasks.options import check, knobs
 from conjure.tasks.table import Edge, resolve
 
 MAX_COUNT = 1000
-NAMED, MODELS = "named", "models"
-"""Among the options of a record: the file whose name asked for a language, and the models of all steps."""
+NAMED, MODELS, ALSO = "named", "models", "also"
+"""Among the options of a record: the file whose name asked for a language, the models of all steps, and those that a
+task takes beside its own, with the digests of their weights."""
 MAX_SEED = 2**63 - MAX_COUNT
 
 
@@ -272,7 +273,7 @@ def record(planned: Plan, index: int) -> Record:
         model=model,
         weights=weights(model),
         inputs=tuple(each.recorded() for each in planned.inputs),
-        options=to_dict(planned.options) | _path_recorded(planned),
+        options=to_dict(planned.options) | _path_recorded(planned) | _also_recorded(planned),
         seeds=planned.seeds,
         index=index,
         source_type=_source_type(edge),
@@ -282,6 +283,13 @@ def record(planned: Plan, index: int) -> Record:
 def _path_recorded(planned: Plan) -> dict[str, str]:
     """What a record needs of a path that a file's name asked for, among its options."""
     return {NAMED: planned.named, MODELS: ",".join(filter(None, planned.models))} if planned.named else {}
+
+
+def _also_recorded(planned: Plan) -> dict[str, dict[str, str]]:
+    """The models that the last task takes beside its own, where its `also` says that it does with these options."""
+    also = getattr(resolve(planned.edges[-1]), "also", lambda options: ())
+    found = {name: weights(name) for name in also(planned.options)}
+    return {ALSO: found} if found else {}
 
 
 def _source_type(edge: Edge) -> str:

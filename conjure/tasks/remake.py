@@ -13,7 +13,7 @@ from conjure.core.events import Event, Warn
 from conjure.core.provenance import Record
 from conjure.core.version import __version__
 from conjure.tasks.inputs import Given, understand
-from conjure.tasks.make import MODELS, NAMED, Plan, filed, finished, plan, run, signed, weights
+from conjure.tasks.make import ALSO, MODELS, NAMED, Plan, filed, finished, plan, run, signed, weights
 
 GRID = "grid"
 """Among the options of a record: all samples on one picture."""
@@ -64,19 +64,26 @@ def provenance(path: str | Path) -> Record:
     return record
 
 
+def models(record: Record) -> dict[str, str]:
+    """The models that took part, and the digests of their weights. Anyone may have written the record."""
+    also = record.options.get(ALSO)
+    return {record.model: record.weights} | ({k: str(v) for k, v in also.items()} if isinstance(also, dict) else {})
+
+
 def replan(record: Record, kind: str | None, files: list[Path], folders: list[Path]) -> Again:
     """The plan that a record stands for."""
-    here = weights(record.model)
-    if here != record.weights:
-        raise ConjureError(
-            f"made with {record.model} of {_short(record.weights)}, the one here is {_short(here)}",
-            hint="other weights make another result: `conjure show` tells prompt, options and seed, for `conjure make`",
-        )
-    options = dict(record.options)
+    for model, digest in models(record).items():
+        if (here := weights(model)) != digest:
+            raise ConjureError(
+                f"made with {model} of {_short(digest)}, the one here is {_short(here)}",
+                hint="other weights make another result: `conjure show` tells prompt, options and seed, for "
+                     "`conjure make`",
+            )  # fmt: skip
+    options = {name: value for name, value in record.options.items() if name != ALSO}
     grid = bool(options.pop(GRID, False))
-    named, models = options.pop(NAMED, None), options.pop(MODELS, None)
+    named, steps = options.pop(NAMED, None), options.pop(MODELS, None)
     inputs = [_recovered(each, files, folders) for each in record.inputs]
-    planned = plan(*inputs, to=kind, output=named, model=models or record.model or None, task=record.task, **options)
+    planned = plan(*inputs, to=kind, output=named, model=steps or record.model or None, task=record.task, **options)
     return Again(replace(planned, seeds=record.seeds), grid)
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from conjure.core import shelf
 from conjure.core.errors import ConjureError
@@ -18,18 +16,14 @@ from conjure.models.istft_vocoder import Vocoder
 from conjure.models.proof_ear import load_ear
 from conjure.models.speech_folder import load_vocoder
 from conjure.models.voice_change import VoiceChanger, Voiced, speech_of
+from conjure.tasks.heard_again import EAR
 
-EAR = "starter/ear"
 LEAST, SHORT, MOST = 1.0, 10.0, 60.0
 """Seconds of speech in a sample: what it must have, what is little, what is looked at."""
 CLEAR, PITCHED = 0.33, 0.15
 """How sure the ear must be of its phones in speech, on average, and the share of frames that must have a pitch."""
 LOUDEST = 0.99
 """Of the samples that come out."""
-LIKE: Any = Field(
-    default=0.3, ge=0, le=1, description="0: clearest words; 1: frames of the sample alone, nearest to it, least clear"
-)
-"""The option `like`."""
 
 
 @functools.lru_cache(maxsize=2)

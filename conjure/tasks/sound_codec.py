@@ -87,11 +87,11 @@ class Reconstruct:
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """`samples` float32 `[B, 1, N]`, and `books` int64 `[B]`: how many each may use."""
         assert self.source is not None
-        books = []
+        books, all_books = [], self.network.config.books
         for index in indices:
             draw = rng(derive(self.seed, "books", index))
             few = draw.random() < FEWER
-            books.append(int(draw.integers(1, self.network.books + 1)) if few else self.network.books)
+            books.append(int(draw.integers(1, all_books + 1)) if few else all_books)
         samples = np.stack([self.source.example(index) for index in indices])[:, None]
         return {"samples": torch.from_numpy(samples), "books": torch.tensor(books)}
 
@@ -106,7 +106,7 @@ class Reconstruct:
 
     def tokens(self, batch: dict[str, Tensor]) -> int:
         """Codes."""
-        return batch["samples"].numel() // self.network.hop * self.network.books
+        return batch["samples"].numel() // self.network.config.hop * self.network.config.books
 
     def flops(self, batch: dict[str, Tensor]) -> float:
         """Forward and backward: three times the forward pass."""
@@ -147,7 +147,7 @@ class Reconstruct:
         """SI-SDR, mel distance and STOI over whole held-out sentences, of people and of the teacher apart; words that a
         recogniser gets wrong before and after; and how the codes are used. `data` may name some of the sets."""
         found: dict[str, dict[str, Any]] = {}
-        counts_QC = torch.zeros(self.network.books, self.network.codes)
+        counts_QC = torch.zeros(self.network.config.books, self.network.config.codes)
         for name in [name for name in HELD_SETS if not data or name in data]:
             rows, more_QC = self._measured(name, None, tell=on_progress)
             counts_QC += more_QC
@@ -169,12 +169,12 @@ class Reconstruct:
     ) -> tuple[list[dict[str, float]], Tensor]:
         """Figures of each sentence, and how often each code of each book occurs, `[Q, codes]`."""
         sounds, rows = held(name, limit), []
-        counts_QC = torch.zeros(self.network.books, self.network.codes)
+        counts_QC = torch.zeros(self.network.config.books, self.network.config.codes)
         for place, sound_T in enumerate(sounds):
             coded = self.network.encode(torch.from_numpy(sound_T)[None, None])
             made_T = self.network.decode(coded)[0, 0].numpy()
             for book, ids_T in enumerate(coded.parts[0][0]):
-                counts_QC[book] += torch.bincount(ids_T, minlength=self.network.codes)
+                counts_QC[book] += torch.bincount(ids_T, minlength=counts_QC.shape[1])
             rows.append(figures(made_T[None], sound_T[None], RATE))
             if understood:
                 rows[-1]["stoi"] = stoi(made_T, sound_T, RATE)
@@ -212,12 +212,12 @@ def reconstructed(
     """The sound that comes back, and what it cost and lost."""
     if len(inputs) != 1 or inputs[0].kind != "audio":
         raise ConjureError(f"expected one sound, got {len(inputs)} inputs", hint="give them one after the other")
-    sound, books = inputs[0].at(codec.rate), books_for(codec, options.bandwidth)
+    sound, books = inputs[0].at(codec.config.rate), books_for(codec.config, options.bandwidth)
     yield Progress(0, max(1, round(sound.seconds)), "second")
     made, bits = through(codec, sound, books)
     facts = {
         "kilobits_per_second": round(bits / sound.seconds / 1000, 3), "books": books,
-        **{name: round(value, 3) for name, value in figures(made.samples, sound.samples, codec.rate).items()},
+        **{name: round(value, 3) for name, value in figures(made.samples, sound.samples, sound.rate).items()},
     }  # fmt: skip
     yield Progress(max(1, round(sound.seconds)), max(1, round(sound.seconds)), "second")
     yield Result([made] * len(seeds), facts)
@@ -227,16 +227,16 @@ def reconstructed(
 def through(codec: SoundCodec, sound: Audio, books: int) -> tuple[Audio, float]:
     """(what comes back, bits). A codec of one channel takes each channel for itself; one of two takes a mono sound
     twice. Long sounds go through in pieces that know a second of their neighbours, so memory is bounded."""
-    x_CN = torch.from_numpy(sound.samples)
-    x_BCN = x_CN[:, None] if codec.channels == 1 else x_CN.mean(0).expand(1, codec.channels, -1)
-    if codec.channels == sound.channels:
+    c, x_CN = codec.config, torch.from_numpy(sound.samples)
+    x_BCN = x_CN[:, None] if c.channels == 1 else x_CN.mean(0).expand(1, c.channels, -1)
+    if c.channels == sound.channels:
         x_BCN = x_CN[None]
-    samples, step, side = x_BCN.shape[-1], round(PIECE * codec.rate), round(CONTEXT * codec.rate)
+    samples, step, side = x_BCN.shape[-1], round(PIECE * c.rate), round(CONTEXT * c.rate)
     parts, bits = [], 0.0
     for start in range(0, samples, step):
         first, end = max(0, start - side), min(samples, start + step)
         coded = codec.encode(x_BCN[..., first : min(samples, end + side)], books)
-        bits += len(x_BCN) * coded.bits(codec.codes) * (end - start) / coded.samples
+        bits += len(x_BCN) * coded.bits(c.codes) * (end - start) / coded.samples
         parts.append(codec.decode(coded)[..., start - first : end - first])
     made_BCN = torch.cat(parts, -1)
     made_CN = made_BCN.flatten(0, 1)

@@ -1,5 +1,7 @@
 """text -> audio: speech by our own voices, sentence by sentence. Trains the voice too.
 
+What only training, measuring or the voice of a sample takes is imported there: the first sound comes sooner.
+
 Legend: B rows, P phones, T frames, M mel bands.
 """
 
@@ -25,20 +27,15 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Preview, Progress, Result, Warn
 from conjure.core.shelf import find
 from conjure.data.read_sentences import ReadData, ReadSentences
-from conjure.data.word_sounds import word_sounds, words
 from conjure.media.audio import Audio
 from conjure.media.text import Text
 from conjure.models.folder import read_config, save_weights, write_config
 from conjure.models.speaker import Saying, Sound, Speaker
 from conjure.models.speech_folder import load_vocoder
 from conjure.models.voice import Voice, VoiceConfig
-from conjure.tasks import change_figures
-from conjure.tasks import speak_figures as figures
-from conjure.tasks.cloned_voice import CONSENT
-from conjure.tasks.heard_again import CHECK, FASTEST, TRIES, Kept, Report, best, proof_ear
+from conjure.tasks.cloned_voice import CONSENT, LIKE
+from conjure.tasks.heard_again import CHECK, EAR, FASTEST, TRIES, Kept, Report, best, proof_ear
 from conjure.tasks.inputs import OR_SAMPLE, SOUND_FILE
-from conjure.tasks.sampled_voice import LIKE, changer_with
-from conjure.tasks.spoken_sample import cloned
 from conjure.tasks.voice_rows import Rows
 
 WEIGHTS = {"flow": 0.5, "mean": 1.0, "duration": 0.5}
@@ -99,6 +96,8 @@ class Speak:
     @cached_property
     def speaker(self) -> Speaker:
         """While it trains: the network as it stands, with the recipe's vocoder, and a dictionary by the teacher."""
+        from conjure.data.word_sounds import word_sounds, words
+
         if not self.config.vocoder:
             raise ConjureError("model.vocoder: expected the folder of a vocoder",
                                hint="conjure train voice-vocoder makes one")  # fmt: skip
@@ -171,6 +170,11 @@ class Speak:
         self.speaker.pronunciation.save(folder)
 
     # ---------------------------------------------------------------- use
+    @staticmethod
+    def also(options: SpeakOptions) -> tuple[str, ...]:
+        """The models that a result takes beside the voice."""
+        return (EAR,) if options.sample else ()
+
     def generate(self, inputs: Sequence[Any], options: Any, seeds: Sequence[int]) -> Iterator[Event]:
         """One sound per seed. After every sentence comes a `Preview` of all that was said so far, if there is one seed.
 
@@ -182,6 +186,8 @@ class Speak:
             yield Warn(warning)
         how, change = _saying(options), None
         if options.sample:
+            from conjure.tasks.spoken_sample import cloned
+
             change, told = cloned(self.speaker, inputs[1:], options)
             how = replace(how, voice=change.under)
             yield from told
@@ -228,6 +234,10 @@ class Speak:
     ) -> dict[str, dict[str, Any]]:
         """Word errors of an independent recogniser on our speech and on the teacher's. `data` may hold the number of
         sentences, and "listening" (`figures.listening`) or "conversion" (`change_figures.published`) instead."""
+        from conjure.tasks import change_figures
+        from conjure.tasks import speak_figures as figures
+        from conjure.tasks.sampled_voice import changer_with
+
         limit = next((int(each) for each in data if each.isdigit()), None)
         if "listening" in data:
             return figures.listening(self.speaker, on_progress, limit)

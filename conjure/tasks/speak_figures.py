@@ -1,12 +1,11 @@
 """How well a voice is understood: word errors of an independent recogniser over sentences that were not in training.
 
-The recogniser is pocketsphinx (Huggins-Daines et al. 2006; BSD licence), which carries its own American English model.
-It makes mistakes of its own, so the teacher's sound is put to it beside ours: the same sentences, voice for voice.
+The teacher's sound is put to it beside ours: the same sentences, voice for voice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from conjure.core.seeds import rng
 from conjure.data.read_sentences import ReadSentences
 from conjure.data.teacher import RATE, VOICES
 from conjure.metrics.confidence import bootstrap_mean, wilson
+from conjure.metrics.recogniser import heard
 from conjure.metrics.word_errors import word_errors
 from conjure.models.speaker import Saying, Speaker
 from conjure.tasks.heard_again import proof_ear
@@ -36,7 +36,7 @@ def published(speaker: Speaker, tell: Tell | None = None, limit: int | None = No
     wanted, teacher = [], []
     for index in range(count):
         _, read_ = held[index]
-        wanted.append(words_of(read_.text))
+        wanted.append(read(read_.text).words)
         teacher.append(np.asarray(read_.samples, np.int16))
     ours = (spoken_by(speaker, held[index][1].text, VOICES[held[index][0]], index) for index in range(count))
     found = {}
@@ -88,34 +88,12 @@ def _share(found: Sequence[bool], protocol: str) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": len(found), "protocol": protocol}
 
 
-def words_of(text: str) -> str:
-    """The words of a text as they are read aloud."""
-    return " ".join(each.words for each in read(text).utterances)
-
-
 def spoken_by(speaker: Speaker, text: str, voice: str, seed: int = 0, how: Saying | None = None) -> np.ndarray:
     """int16 `[T]` of a text, its sentences joined."""
     utterances: Sequence[Utterance] = read(text).utterances
     said = how or Saying(voice=voice)
     samples = np.concatenate([sound.samples for sound in speaker.say(utterances, said, seed)])
     return np.rint(samples * 32767).astype(np.int16)
-
-
-def heard(sounds: Iterable[np.ndarray], count: int, note: str, tell: Tell | None = None) -> Iterator[str]:
-    """What the recogniser understands of each sound, int16 at 16 kHz."""
-    try:
-        from pocketsphinx import Decoder  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise ConjureError("measuring a voice needs pocketsphinx", hint="pip install 'conjure[sound]'") from None
-    decoder = Decoder(samprate=RATE, loglevel="FATAL")
-    for number, samples in enumerate(sounds, start=1):
-        decoder.start_utt()
-        decoder.process_raw(samples.tobytes(), full_utt=True)
-        decoder.end_utt()
-        found = decoder.hyp()
-        if tell:
-            tell(Progress(number, count, "sentence", note))
-        yield found.hypstr if found else ""
 
 
 def _each(found: Sequence[str], wanted: Sequence[str]) -> list[float]:

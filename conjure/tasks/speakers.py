@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +139,16 @@ class Speakers:
         if not inputs or any(each.kind != "audio" for each in inputs):
             raise ConjureError("expected one sound to listen to, or several to compare")
         if len(inputs) == 1:
-            yield from self._diarised(inputs[0], options, seeds)
+            yield from self.diarised(inputs[0], in_files(options.known), options, seeds)
         else:
             yield from self._compared(inputs, options, seeds)
 
-    def _diarised(self, sound: Any, options: SpeakersOptions, seeds: Sequence[int]) -> Iterator[Event]:
-        known = {Path(name).stem: self._known(Path(name), options) for name in options.known}
-        if len(known) < len(options.known):
-            raise ConjureError("--known: two files have one name", hint="the file's name is the person's: rename one")
+    def diarised(
+        self, sound: Any, people: Mapping[str, Any], options: SpeakersOptions, seeds: Sequence[int]
+    ) -> Iterator[Event]:
+        """Who speaks when; `people` are those who are known: their names, and a sound of each."""
+        known = {name: voice(self.network, self._said(each, f"the known voice {name}", options))
+                 for name, each in people.items()}  # fmt: skip
         settings = Diarising(alike=options.alike or self.calibration.alike)
         seen, length = list[Windows](), 0
         for at, samples_N in stretches(_blocks(sound), RATE, STRETCH):
@@ -206,11 +208,6 @@ class Speakers:
         text = compared(made, same, None if options.alike else self.calibration, options.format)
         yield Result([Text(text)] * len(seeds), {"results": [facts] * len(seeds)})
 
-    def _known(self, path: Path, options: SpeakersOptions) -> np.ndarray:
-        if not path.is_file():
-            raise ConjureError(f"--known: {path}: no such file")
-        return voice(self.network, self._said(read(path), f"--known {path.name}", options))
-
     def _said(self, sound: Any, where: str, options: SpeakersOptions) -> Floats:
         """The first minute of speech in a sound, without pauses."""
         parts, count = list[Floats](), 0
@@ -232,6 +229,17 @@ class Speakers:
     ) -> dict[str, dict[str, Any]]:
         """Equal error rates and diarisation error rates, over real readers and synthetic speakers apart."""
         return figures.published(self.network, self.calibration, on_progress)
+
+
+def in_files(names: Sequence[str]) -> dict[str, Audio]:
+    """Sounds of people who are called as their files are."""
+    paths = {Path(name).stem: Path(name) for name in names}
+    if len(paths) < len(names):
+        raise ConjureError("--known: two files have one name", hint="the file's name is the person's: rename one")
+    for path in paths.values():
+        if not path.is_file():
+            raise ConjureError(f"--known: {path}: no such file")
+    return {name: read(path) for name, path in paths.items()}
 
 
 def _coloured(mel_TM: Tensor, draw: np.random.Generator) -> Tensor:

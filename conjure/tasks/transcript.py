@@ -70,19 +70,20 @@ class Listened:
 def transcripts(
     inputs: Sequence[Any], listened: Listened, layout: Layout, seeds: Sequence[int]
 ) -> Iterator[Event]:
-    """One text per seed; a single one comes segment by segment. `ConjureError` where there is not one sound."""
+    """One text per seed; a single one comes segment by segment. Behind the sound may come the voices of those who are
+    `known`, which else lie in files. `ConjureError` where there is not one sound."""
     began = time.perf_counter()
-    if len(inputs) != 1 or inputs[0].kind != "audio":
+    if not inputs or inputs[0].kind != "audio" or len(inputs) not in (1, 1 + len(layout.known)):
         raise ConjureError(f"expected one sound to listen to, got {len(inputs)} inputs",
                            hint="give them one after the other")  # fmt: skip
-    sound, made, results = inputs[0], [], []
+    (sound, *voices), made, results = inputs, [], []
     if isinstance(sound, Live) and len(seeds) > 1:
         raise ConjureError("live sound can be heard once: expected --count 1", hint="leave --count out")
     who = layout.who or bool(layout.known)
     if isinstance(sound, Live) and who:
         raise ConjureError("who speaks is found in recordings, not in live sound", hint="leave --who and --known out")
     captions = layout.width > 0 and layout.format in ("srt", "vtt")
-    spoken = (yield from turns(sound, layout.known)) if who else []
+    spoken = (yield from turns(sound, layout.known, voices)) if who else []
     for seed in seeds:
         writer, segments, pieces = Writer(layout.format, layout.width), list[Segment](), list[str]()
         seconds = 0.0

@@ -27,12 +27,14 @@ class Turn:
         return min(end, self.end) - max(start, self.start)
 
 
-def turns(sound: Any, known: Sequence[str]) -> Generator[Event, None, list[Turn]]:
-    """Who speaks when; `known` are files with the voices of people who are called as their files are."""
-    from conjure.tasks.speakers import Speakers
+def turns(sound: Any, known: Sequence[str], voices: Sequence[Any] = ()) -> Generator[Event, None, list[Turn]]:
+    """Who speaks when; `known` are the names of people whose `voices` are given, or, without any, files with the voices
+    of people who are called as their files are."""
+    from conjure.tasks.speakers import Speakers, in_files
 
     task, found = Speakers.load(shelf.find(MODEL)), list[Turn]()
-    for event in task.generate([sound], task.Options(known=tuple(known)), [0]):
+    people = dict(zip(known, voices, strict=True)) if voices else in_files(known)
+    for event in task.diarised(sound, people, task.Options(), [0]):
         if isinstance(event, Result):
             told = event.facts["results"][0]["segments"]
             found = [Turn(each["start"], each["end"], " ".join(each["speaker"].split())) for each in told]

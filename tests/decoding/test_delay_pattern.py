@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from conjure.decoding.delay_pattern import UNKNOWN, Drawing, aligned, delayed, write
-from conjure.models.code_writer import CodeWriter, CodeWriterConfig
+from conjure.models.speech_writer import SpeechWriter, SpeechWriterShape
 from conjure.models.transformer import TransformerConfig
 from conjure.nn.position import Rope
 
 
-def writer(books: int = 3, codes: int = 11) -> CodeWriter:
+def writer(books: int = 3, codes: int = 11) -> SpeechWriter:
     stack = TransformerConfig(vocab=0, dim=16, layers=2, heads=2, rope=Rope(dim=8))
     torch.manual_seed(0)
-    network = CodeWriter(CodeWriterConfig(transformer=stack, books=books, codes=codes))
+    network = SpeechWriter(SpeechWriterShape(transformer=stack, books=books, codes=codes))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))

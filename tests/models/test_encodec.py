@@ -36,11 +36,11 @@ STEREO: dict[str, Any] = dict(  # noqa: C408
 def test_codes_and_waves_are_those_of_the_reference(tmp_path: Path, more: dict[str, Any]) -> None:
     theirs: Any = tf.EncodecModel.from_pretrained(encodec(tmp_path, **more))
     ours = load_public(tmp_path)
-    assert (ours.hop, ours.books) == (theirs.config.hop_length, theirs.config.num_quantizers)
+    assert (ours.config.hop, ours.config.books) == (theirs.config.hop_length, theirs.config.num_quantizers)
     x_BCN = sound(samples=701)  # no whole number of frames
     for kilobits in theirs.config.target_bandwidths:
         wanted = theirs.encode(x_BCN, bandwidth=kilobits)
-        found = ours.encode(x_BCN, books_for(ours, kilobits))
+        found = ours.encode(x_BCN, books_for(ours.config, kilobits))
         assert torch.equal(found.parts[0], wanted.audio_codes[0]) and len(found.parts[0].unique()) > 8
         made = theirs.decode(wanted.audio_codes, wanted.audio_scales)[0][..., :701]
         close(ours.decode(found), made)
@@ -67,7 +67,7 @@ def test_dac(tmp_path: Path, more: dict[str, Any]) -> None:
     theirs: Any = tf.DacModel.from_pretrained(dac(tmp_path, **more))
     ours, hop = load_public(tmp_path), theirs.config.hop_length
     x_BCN = sound(samples=20 * hop)
-    for books in (1, ours.books):
+    for books in (1, ours.config.books):
         wanted = theirs.encode(x_BCN, n_quantizers=books).audio_codes
         found = ours.encode(x_BCN, books)
         assert torch.equal(found.parts[0], wanted) and len(wanted.unique()) >= 3
@@ -165,7 +165,7 @@ def test_bits_and_books() -> None:
     ours = Encodec(EncodecConfig(rate=16_000, filters=2, ratios=(8, 5, 4, 2), dim=4, books=6, codes=1024))
     codes = ours.encode(sound(1, 1, 16_000))
     assert codes.bits(1024) == 50 * 6 * 10
-    assert [books_for(ours, kilobits) for kilobits in (0, 0.1, 1.0, 2.9, 3.0, 99)] == [6, 1, 2, 5, 6, 6]
+    assert [books_for(ours.config, kilobits) for kilobits in (0, 0.1, 1.0, 2.9, 3.0, 99)] == [6, 1, 2, 5, 6, 6]
     both = SoundCodes((codes.parts[0],) * 2, (torch.ones(1, 1),) * 2, 32_000)
     assert both.bits(1024) == 2 * (3000 + 32)
 

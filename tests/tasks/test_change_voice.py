@@ -6,16 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 import conjure
 from conjure.core import paths
 from conjure.core.errors import ConjureError
 from conjure.core.events import Event, Result, Warn
+from conjure.core.history import History
 from conjure.core.provenance import COMPOSITE_MEDIA
 from conjure.media.audio import Audio, read_record
 from conjure.media.text import Text
+from conjure.models.folder import weights_digest
 from conjure.tasks import sampled_voice
 from conjure.tasks.change_voice import ChangeVoice, ChangeVoiceOptions
+from conjure.tasks.keeping import obstacle
+from conjure.tasks.remake import provenance
 from conjure.tasks.sampled_voice import as_loud
 from conjure.tasks.speak import Speak, SpeakOptions
 from tests.models import small_ear, small_voice
@@ -77,6 +82,30 @@ def test_consent_is_asked_for_and_stamped(folder: Path, tmp_path: Path) -> None:
     stamped = read_record(tmp_path / "a.flac")
     assert stamped is not None and stamped.options["consent"] == AGREED and stamped.source_type == COMPOSITE_MEDIA
     assert stamped.options["voice"] == "ann.wav" and stamped.inputs[1]["option"] == "voice"
+
+
+def test_the_ear_that_heard_the_sample_is_recorded_too(
+    folder: Path, starters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("conjure.tasks.spoken_sample.HEARD", "Hello. The cat and the bat.")
+    sample, said = talk(2.0, 2).save(tmp_path / "ann.wav"), talk().save(tmp_path / "said.wav")
+    given: dict[str, Any] = {"model": str(folder), "voice": str(sample), "consent": AGREED, "seed": 1}
+    files = [tmp_path / "changed.flac", tmp_path / "spoken.flac"]
+    conjure.make(said, output=files[0], task="convert", **given)
+    conjure.make("The cat.", output=files[1], steps=1, check=False, **given)
+    ear, history = weights_digest(starters / "ear"), History(tmp_path / "history")
+    for file in files:
+        record = provenance(file)
+        assert record.options["also"] == {"starter/ear": ear} and record.weights != ear
+        assert conjure.remake(file, files=[sample, said]).record == record
+    entry = history.get(history.add(files[0].read_bytes(), ".flac", "audio", provenance(files[0])))
+    assert obstacle(history, entry) == ""
+    path = starters / "ear" / "model.safetensors"
+    save_file({name: each + 1 for name, each in load_file(path).items()}, path, {"format": "pt"})
+    for file in files:
+        with pytest.raises(ConjureError, match="made with starter/ear of sha256:"):
+            conjure.remake(file, files=[sample, said])
+    assert obstacle(history, entry) == "starter/ear has other weights now"
 
 
 def test_samples_that_hold_no_voice(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

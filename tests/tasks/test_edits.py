@@ -253,6 +253,8 @@ def test_a_file_that_an_option_names_is_a_further_input(tmp_path: Path) -> None:
     picture, text, files = parted([each.medium for each in inputs], InpaintOptions(**options))
     assert np.array_equal(picture.pixels, photo().pixels) and text == "a box"
     assert files["mask"].digest() == inputs[2].medium.digest()
+    voices = (Given(photo()), Given(mask(), "Ann", "known"), Given(mask(), "Ben", "known"))
+    assert attached(InpaintOptions, {"known": ["Ann", "Ben"]}, voices)[0] == voices, "several of one option stay behind"
     held = attached(InpaintOptions, {"mask": mask()}, given)
     assert held[1] == {"mask": "mask"} and held[0][2].option == "mask"
 

@@ -18,7 +18,6 @@ from conjure.media.text import Text
 from conjure.models.istft_vocoder import SPEECH
 from conjure.models.proof_ear import Judged
 from conjure.tasks.speak import Speak, SpeakOptions
-from conjure.tasks.speak_figures import words_of
 from conjure.tasks.vocoder import Vocode, VocodeOptions
 from conjure.tasks.voice_rows import padded
 from tests.data import fake_flite
@@ -186,7 +185,3 @@ def test_the_vocoder_of_a_voice_sends_sound_through(model: Path) -> None:
     assert made.seconds == pytest.approx(1, abs=0.02)
     with pytest.raises(ConjureError, match="one sound"):
         list(Vocode.load(model).generate([], VocodeOptions(), [0]))
-
-
-def test_what_is_compared_are_words() -> None:
-    assert words_of("Mr. Smith paid $3.50.") == "mister smith paid three dollars and fifty cents"

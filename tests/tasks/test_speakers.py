@@ -116,7 +116,7 @@ def test_two_speakers_of_one_name_are_one() -> None:
 def test_known_files_that_do_not_serve(task: Speakers, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "mute.wav", pause(2.0), RATE)
     soundfile.write(tmp_path / "mute.flac", pause(2.0) + buzz(2.0, 1), RATE)
-    with pytest.raises(ConjureError, match=r"--known mute\.wav: nobody speaks"):
+    with pytest.raises(ConjureError, match="the known voice mute: nobody speaks"):
         run(task, talk(ANN), known=(str(tmp_path / "mute.wav"),))
     with pytest.raises(ConjureError, match="no such file"):
         run(task, talk(ANN), known=(str(tmp_path / "gone.wav"),))

@@ -120,11 +120,18 @@ def test_notes_belong_to_a_sound_and_a_listener(tmp_path: Path, monkeypatch: pyt
 
 
 def test_speakers_are_named_where_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def found(sound: Any, known: Sequence[str]) -> Generator[Event, None, list[Turn]]:
+    came = []
+
+    def found(sound: Any, known: Sequence[str], voices: Sequence[Any]) -> Generator[Event, None, list[Turn]]:
+        came.append(voices)
         yield Progress(1, 1, "second", "listening")
         return [Turn(0, 4.0, "Ann"), Turn(4.0, 9, known[0])]
 
     monkeypatch.setattr(transcript, "turns", found)
+    list(transcripts([sound(9), her := sound(3)], Reader().listened(), Plain(known=("Ben",)), [1]))
+    assert came.pop() == [her]
+    with pytest.raises(ConjureError, match="one sound"):
+        list(transcripts([sound(9), sound(3)], Reader().listened(), Plain(), [1]))
     events = list(transcripts([sound(9)], Reader().listened(), Plain(known=("Ben",)), [1]))
     assert str(result(events).media[0]).startswith("Ann: ") and "\nBen: " in str(result(events).media[0])
     assert "".join(each.text for each in events if isinstance(each, Delta)) == str(result(events).media[0])

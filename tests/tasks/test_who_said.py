@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def test_words_go_to_their_speakers() -> None:
 
 
 def test_turns_come_from_the_model_of_voices(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = list[tuple[str, ...]]()
+    asked = list[Mapping[str, Any]]()
 
     class Voices:
         Options = SpeakersOptions
@@ -52,18 +52,20 @@ def test_turns_come_from_the_model_of_voices(monkeypatch: pytest.MonkeyPatch) ->
             assert folder.name == "who"
             return cls()
 
-        def generate(self, inputs: Sequence[Any], options: SpeakersOptions, seeds: Sequence[int]) -> Iterator[Event]:
-            asked.append(options.known)
+        def diarised(
+            self, sound: Any, people: Mapping[str, Any], options: SpeakersOptions, seeds: Sequence[int]
+        ) -> Iterator[Event]:
+            asked.append(people)
             yield Progress(1, 2, "second", "listening")
             yield Warn("nobody speaks")
             told = {"segments": [{"start": 0.5, "end": 2.0, "speaker": "Ann\n\n1"}]}
             yield Result([Text("")], {"results": [told]})
 
     monkeypatch.setattr(speakers, "Speakers", Voices)
-    steps, events = turns("a sound", ["ann.wav"]), list[Event]()
+    steps, events = turns("a sound", ["Ann"], ["her voice"]), list[Event]()
     try:
         while True:
             events.append(next(steps))
     except StopIteration as end:
         assert end.value == [Turn(0.5, 2.0, "Ann 1")]  # a name is one line of captions
-    assert asked == [("ann.wav",)] and [type(each) for each in events] == [Progress]
+    assert asked == [{"Ann": "her voice"}] and [type(each) for each in events] == [Progress]
