@@ -46,10 +46,9 @@ def attend(
         return out_BKGD.reshape(*q_BHTD.shape[:-1], v_BKSD.shape[-1])
     if q_BHTD.requires_grad and q_BHTD.dtype == torch.bfloat16 and q_BHTD.device.type == "cpu":
         # The way back of PyTorch's kernel takes four times as long in bfloat16 there, the way forth no less.
-        wide = None if mask is None or mask.dtype == torch.bool else mask.float()
-        whole = attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), mask=mask if wide is None else wide,
-                       causal=causal, scale=scale)  # fmt: skip
-        return whole.to(torch.bfloat16)
+        mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+        wide_BHTD = attend(q_BHTD.float(), k_BKSD.float(), v_BKSD.float(), mask=mask, causal=causal, scale=scale)
+        return wide_BHTD.to(torch.bfloat16)
     return F.scaled_dot_product_attention(
         q_BHTD, k_BKSD, v_BKSD, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=H != K
     )

@@ -27,7 +27,7 @@ from conjure.tasks.transcript import segment
 TASK = "transcribe"
 OWN = ("format", "width", "lines", "words")
 """Options that the page sets itself: all formats are offered at the end, and word times are what it shows."""
-FIRST = ("language",)
+FIRST = ("language", "who")
 """Options that stand first, where a model has them."""
 FORMATS: tuple[Format, ...] = get_args(Format)
 

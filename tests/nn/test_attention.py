@@ -59,3 +59,20 @@ def test_the_default_scale_is_one_over_root_width() -> None:
 def test_causal_mask() -> None:
     assert causal_mask(2, 4).tolist() == [[True, True, True, False], [True] * 4]
     assert causal_mask(2, 4, window=2).tolist() == [[False, True, True, False], [False, False, True, True]]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_training_in_bfloat16_on_a_cpu_attends_in_float32(masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 5, 8, generator=generator).bfloat16().requires_grad_() for _ in range(3))
+    mask = torch.zeros(5, 5, dtype=torch.bfloat16).masked_fill_(torch.ones(5, 5).triu(1) > 0, -torch.inf)
+    out = attend(q, k, v, mask=mask) if masked else attend(q, k, v, causal=True)
+    assert out.dtype == torch.bfloat16
+    wide = [part.detach().float().requires_grad_() for part in (q, k, v)]
+    wanted = attend(*wide, causal=True)
+    assert torch.equal(out, wanted.bfloat16())
+    out.sum().backward()
+    wanted.sum().backward()
+    for part, other in zip((q, k, v), wide, strict=True):
+        assert part.grad is not None and other.grad is not None
+        assert torch.equal(part.grad, other.grad.bfloat16())

@@ -57,6 +57,12 @@ def test_a_text_is_read_aloud_and_heard(studio: Studio, visit: Visiting, tmp_pat
     assert taken.value.suggested_filename.endswith(".srt")
     taken.value.save_as(tmp_path / "heard.srt")
     assert (tmp_path / "heard.srt").read_text().startswith("1\n00:00:0")
+    assert page.locator("#listen-player em").count() == 0
+    page.check("#listen-ear-who input")
+    page.click("#listen-go")
+    page.wait_for_selector("#listen-player em")
+    done(page, "listen")
+    assert set(page.locator("#listen-player em").all_inner_texts()) == {"Speaker 1"}
     assert wide(page) <= 0 and faults(page) == []
 
 
