@@ -59,8 +59,10 @@ _SHORT, _LONG = 48, 190
 """Letters that the longest texts have at first and at last."""
 _WARM = 500
 """Groups over which that grows."""
-_DIGITS = 0.07
+_DIGITS = 0.15
 """Share of groups that are real digits."""
+_OF_FEW = (0.8, 1.25)
+"""At how many times their speed digits are played, pitch and all: few people sound like more."""
 _NOBODY = 0.03
 """Share of examples in which nobody speaks."""
 
@@ -121,8 +123,8 @@ class TeachingSpeech:
             return Clip(nobody(draw), "")
         found = self._plan(index // GROUP)
         clip = self._digits(draw) if found is None else found[index % GROUP][0].clip(found[index % GROUP][1])
-        if draw.random() < 0.6:
-            factor = draw.uniform(0.87, 1.14)
+        if found is None or draw.random() < 0.6:
+            factor = draw.uniform(*_OF_FEW) if found is None else draw.uniform(0.87, 1.14)
             ends = None if clip.ends is None else clip.ends / factor
             clip = Clip(at_speed(clip.samples, factor), clip.text, clip.phones, ends)
         samples_N, before = spoilt(clip.samples, draw)

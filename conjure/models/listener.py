@@ -88,8 +88,8 @@ class Listener:
     400). `seconds` is the longest part that is read at once. With more than one of `beams` the text is the likeliest
     over all of its paths, and of `tongue` where there is one; else that of the best path. `trust` is what a second
     opinion on these texts weighs. `write` makes the final text of a segment of what was read, words with single spaces
-    between. A segment whose symbols have a mean log-probability below `doubt` is left out. `language` is what segments
-    say they are in.
+    between. A segment whose symbols have a mean log-probability below `doubt` is left out, and so is a part of which a
+    second opinion says so, its end counted as a symbol. `language` is what segments say they are in.
     """
 
     def __init__(
@@ -132,7 +132,15 @@ class Listener:
             yield made, some[-1].pieces[-1][1] / self.rate
 
     def read(self, heard: Heard) -> list[Piece]:
-        """The symbols of one part, each with its frames."""
+        """The symbols of one part, each with its frames; none where a second opinion doubts them all."""
+        found = self._best(heard)
+        if found and heard.opinion is not None and self.doubt > -math.inf:
+            ids = [piece.id for piece in found]
+            if heard.opinion([ids])[0] < self.doubt * (len(ids) + 1):
+                return []
+        return found
+
+    def _best(self, heard: Heard) -> list[Piece]:
         if self.beams == 1 and self.tongue is None:
             return greedy(heard.logits_TV, self.blank)
         tongue = self.tongue

@@ -28,9 +28,9 @@ from conjure.models.listener import Asked, Heard, Listener
 
 Tell = Callable[[Event], None]
 NOISE_DB = 10.0
-BEAMS = 16
+BEAMS = 32
 CLIPS, FEWER = 100, 48
-"""Synthetic clips, and those of the harder sets: a beam with the model of words takes about a second a clip."""
+"""Synthetic clips, and those of the harder sets: beams with the model of words take half a second a clip."""
 AROUND = 0.25
 """Seconds of silence in front of a digit, and behind it: the clips are cut where the voice begins."""
 NOBODY = 60.0

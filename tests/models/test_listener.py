@@ -136,6 +136,23 @@ def test_a_second_opinion_weighs_as_much_as_it_is_trusted() -> None:
     assert Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP, trust=0.5).text(heard) == "a"  # one text
 
 
+def test_what_the_second_opinion_doubts_is_left_out() -> None:
+    asked = list[Sequence[Sequence[int]]]()
+
+    def opinion(texts: Sequence[Sequence[int]]) -> list[float]:
+        asked.append(texts)
+        return [-2.9] * len(texts)
+
+    heard = Heard(frames("ab"), opinion)  # -2.9 of two symbols and an end
+    for doubt, text in ((-math.inf, "ab"), (-1.0, "ab"), (-0.9, "")):
+        own = Listener(lambda parts: [heard], MEANS, rate=RATE, hop=HOP, doubt=doubt)
+        assert own.text(heard) == text
+        assert [s.text for found, _ in own.transcribe(sound(0.1), How()) for s in found] == [text] * bool(text)
+    assert asked[0] == [[2, 3]] and len(asked) == 4
+    assert own.text(Heard(frames("__"), opinion)) == ""
+    assert len(asked) == 4  # nothing was heard, nothing to doubt
+
+
 def test_a_wide_beam_without_a_tongue_adds_the_paths_of_a_text() -> None:
     p_TV = torch.tensor([[0.4, 0.001, 0.598, 0.0003, 0.0003, 0.0004], [0.598, 0.001, 0.4, 0.0003, 0.0003, 0.0004]])
     p = Heard(p_TV.log())
