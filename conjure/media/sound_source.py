@@ -142,6 +142,9 @@ def _by_libsndfile(file: IO[bytes], length: int, head: bytes, where: str) -> Ite
         sound = soundfile.SoundFile(plain, closefd=False)  # type: ignore[arg-type]
     except soundfile.LibsndfileError as error:
         raise _damaged(where, error.error_string) from None
+    # soundfile seeks behind every piece that it read, and an MP3 that is sought in begins anew: other samples at the
+    # border, and complaints on stderr. Nobody seeks here.
+    sound.seekable = lambda: False  # type: ignore[method-assign]
     with sound:
         frames = sound.frames if exact and sound.frames < _UNKNOWN else 0
         promised = max(promised, frames / sound.samplerate)

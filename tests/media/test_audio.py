@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -387,3 +388,16 @@ def test_blocks_shorter_than_a_sample_are_refused(tmp_path: Path) -> None:
 def test_a_block_of_one_sample(tmp_path: Path) -> None:
     path = media.write(Audio(np.full((1, 1), 0.5, np.float32), 8000), tmp_path / "a.wav")
     assert [each.tolist() for each in blocks(path, 8000)] == [[0.5]]
+
+
+def test_pieces_of_an_mp3_are_the_whole_and_nothing_is_said_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    loud = 0.1 * np.random.default_rng(1).standard_normal(20 * 16_000)
+    swell_T = (1 + np.sin(np.arange(len(loud)) / 9000)) / 2
+    data = media.encode(Audio((loud * swell_T).clip(-1, 1).astype(np.float32)[None], 16_000), ".mp3")
+    capfd.readouterr()
+    again = media.read(data)
+    assert isinstance(again, Audio)
+    assert again.samples.shape[1] > 3 * 65_536  # more than one piece
+    whole_T, _ = soundfile.read(io.BytesIO(data), dtype="float32")
+    np.testing.assert_allclose(again.samples[0], whole_T, atol=1e-6)
+    assert capfd.readouterr().err == ""
