@@ -88,8 +88,7 @@ class Unit:
     @cached_property
     def lengths(self) -> np.ndarray:
         """Letters of each text; 0 of those that are not to be used."""
-        left_out = kept_texts() | frozenset(chosen_by())
-        return np.array([0 if text in left_out else len(spelled(text)) for text in self.texts])
+        return np.array([0 if text in kept_texts() else len(spelled(text)) for text in self.texts])
 
     def clip(self, index: int) -> Clip:
         """One text, rendered with its whole block where it is not there yet."""
@@ -160,8 +159,7 @@ class TeachingSpeech:
 
 def teaching_texts() -> tuple[str, ...]:
     """All sentences that may be taught."""
-    left_out = kept_texts() | frozenset(chosen_by())
-    return tuple(text for text in sentences("train") if text not in left_out)
+    return tuple(text for text in sentences("train") if text not in kept_texts())
 
 
 def chosen_by() -> tuple[str, ...]:
@@ -186,12 +184,13 @@ def units() -> list[Unit]:
 
 @lru_cache(maxsize=1)
 def kept_texts() -> frozenset[str]:
-    """The sentences whose real sound is for tests, as `ljspeech_text` writes them."""
+    """The sentences that no training sees, as `ljspeech_text` writes them: those whose real sound is for tests, and
+    those that settings are chosen by."""
     from conjure.data.archives import file
 
     lines = file(get("ljspeech_text"), "ljs_audio_text_train_filelist.txt").decode("utf-8").splitlines()
     pairs = [line.split("|", 1) for line in lines if "|" in line]
-    return frozenset(text.strip() for name, text in pairs if Path(name).stem in KEPT)
+    return frozenset(text.strip() for name, text in pairs if Path(name).stem in KEPT) | frozenset(chosen_by())
 
 
 def digits(part: str) -> list[tuple[str, int, Floats]]:

@@ -46,8 +46,8 @@ SHAPES = 64
 TRUST = 0.5
 """Of the writer's opinion beside that of CTC."""
 DOUBT = -1.35
-"""Nats a letter by the writer below which a part is no speech: of LJSpeech's sentences 2 % have less than -1.19, of a
-song's parts 2 % more than -1.52."""
+"""Nats a letter by the writer below which a part is no speech: with 32 beams none of 24 sentences of LJSpeech has less
+than -1.11, one of a song's eight parts more."""
 
 
 @plain_dataclass(frozen=True, kw_only=True)
