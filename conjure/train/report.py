@@ -41,7 +41,7 @@ class Report:
         self.peak = matmul_rate(dtype, device=str(device))
         self.tokens = self.flops = self.seconds = 0.0
         self.counted = 0
-        keep_until(folder / "metrics.jsonl", start)
+        keep_until(folder / "metrics.jsonl", start, steps)
         self.metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self.board = tensorboard(folder, start)
         if self.board is None and start == 0:
@@ -133,12 +133,20 @@ def tensorboard(folder: Path, start: int) -> Any | None:
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
 
-def keep_until(path: Path, step: int) -> None:
-    """Drop the metrics after `step`, and a line that a killed process left half written."""
+def keep_until(path: Path, step: int, steps: int) -> None:
+    """Drop what a run of `steps` steps continued at `step` will record again, and a line left half written.
+
+    The last checkpoint is older than the last figures: a run continued at its end evaluates once more.
+    """
     if not path.exists():
         return
+
+    def stays(row: Mapping[str, float]) -> bool:
+        final = row["step"] == steps and any(name.startswith("evaluation/") for name in row)
+        return row["step"] <= step and not final
+
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    kept = [line for line in lines if line.endswith("\n") and stays(json.loads(line))]
     write_atomic(path, "".join(kept).encode())
 
 

@@ -15,10 +15,18 @@ from conjure.train.toy import Toy
 def test_metrics_after_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10}\n{"step": 20}\n{"step": 30}\n{"ste')
-    keep_until(path, 20)
+    keep_until(path, 20, 40)
     assert path.read_text() == '{"step": 10}\n{"step": 20}\n'
-    keep_until(tmp_path / "none.jsonl", 20)
+    keep_until(tmp_path / "none.jsonl", 20, 40)
     assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_figures_of_the_last_step_are_recorded_again_and_those_before_it_stay(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = '{"step": 10, "evaluation/loss": 2.0}\n{"step": 20, "loss": 1.5}\n'
+    path.write_text(rows + '{"step": 20, "evaluation/loss": 1.0}\n')
+    keep_until(path, 20, 20)
+    assert path.read_text() == rows
 
 
 @pytest.mark.parametrize(
