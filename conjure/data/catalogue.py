@@ -351,6 +351,26 @@ CATALOGUE: tuple[DataSet, ...] = (
         by_hand="https://github.com/Jakobovski/free-spoken-digit-dataset",
     ),
     DataSet(
+        "asterisk_prompts",
+        "25 minutes of prompts of a telephone exchange, read by one person, 16 kHz, with their texts",
+        "CC BY-SA 3.0",
+        "Allison Smith (www.theivrvoice.com); Digium, Inc. (Asterisk core sounds 1.6.1)",
+        ship=True,
+        holds="two Debian packages; the recordings (G.722) and core-sounds-en.txt are read out of them",
+        origins=(
+            Origin(
+                _DEBIAN + "a/asterisk-core-sounds/asterisk-core-sounds-en-g722_1.6.1-1_all.deb",
+                "38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806",
+                10_565_860,
+            ),
+            Origin(
+                _DEBIAN + "a/asterisk-core-sounds/asterisk-core-sounds-en_1.6.1-1_all.deb",
+                "973e797d28e37fa6ca3c0a9d6fa717e77cf1268ae916bf09fd3503113cdffa50",
+                22_844,
+            ),
+        ),
+    ),
+    DataSet(
         "kenney_interface_sounds",
         "100 sounds of buttons, switches and glass for interfaces, 44.1 kHz",
         "CC0 1.0",

@@ -27,7 +27,7 @@ from conjure.core.seeds import derive, rng
 from conjure.data.read_sentences import ReadSentences
 from conjure.data.spoilt_sound import RATE, Floats, at_speed, spoilt
 from conjure.data.teacher import VOICES, sentences
-from conjure.data.teaching_speech import VARIANTS, digits, espeak, real_clips
+from conjure.data.teaching_speech import VARIANTS, espeak, real_clips, real_digits
 
 Part = Literal["train", "test"]
 KEPT_FLITE = "rms"
@@ -206,7 +206,7 @@ def voices(part: Part, texts: int) -> dict[str, Sequence[np.ndarray]]:
             found.setdefault(f"flite {VOICES[voice]}", []).append(said.samples)
     if part == "train":
         found["people lj"] = [clip.samples for clip in real_clips()]
-        for speaker, _, samples_N in digits("train"):
+        for speaker, _, samples_N in real_digits("train"):
             found.setdefault(f"people {speaker}", []).append(samples_N)
     lines = sentences("train" if part == "train" else "val")
     for place, variant in enumerate(VARIANTS):

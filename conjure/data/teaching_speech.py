@@ -17,9 +17,9 @@ import json
 import shutil
 import subprocess
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from conjure.data.archives import files
 from conjure.data.fetch import available, get
 from conjure.data.spoilt_sound import RATE, Floats, at_speed, nobody, spoilt
 from conjure.data.teacher import BLOCK, VOICES, Renderings, sentences
+from conjure.data.telephone_prompts import telephone_prompts
 
 ESPEAK = "espeak"
 GROUP = 12
@@ -59,10 +60,10 @@ _SHORT, _LONG = 48, 190
 """Letters that the longest texts have at first and at last."""
 _WARM = 500
 """Groups over which that grows."""
-_DIGITS = 0.15
-"""Share of groups that are real digits."""
-_OF_FEW = (0.8, 1.25)
-"""At how many times their speed digits are played, pitch and all: few people sound like more."""
+_SPEEDS, _OF_FEW = (0.87, 1.14), (0.8, 1.25)
+"""At how many times their speed machines and real people are played, pitch and all: few people sound like more."""
+_PROMPTED = (2.0, 12.0)
+"""Seconds of prompts behind each other that make an example."""
 _NOBODY = 0.03
 """Share of examples in which nobody speaks."""
 
@@ -102,13 +103,17 @@ class Unit:
 class TeachingSpeech:
     """Example i is a pure function of (seed, i); `GROUP` examples after each other are of about one length.
 
-    At first `blocks` rounds of the five voices are in the pool, one more every `grow` groups.
+    At first `blocks` rounds of the five voices are in the pool, one more every `grow` groups. `digits` and `prompts`
+    are the shares of groups that are by real people, where their sets are on this machine.
     """
 
-    def __init__(self, seed: int = 0, *, blocks: int = 8, grow: int = 60) -> None:
+    def __init__(
+        self, seed: int = 0, *, blocks: int = 8, grow: int = 60, digits: float = 0.15, prompts: float = 0.15
+    ) -> None:
         self.seed, self.blocks, self.grow = seed, blocks, grow
         self.units = units()
-        self.digits = digits("train")
+        self.digits, self.prompts = real_digits("train"), telephone_prompts("train")
+        self.shares = (digits if self.digits else 0.0, prompts if self.prompts else 0.0)
         self._plan = lru_cache(maxsize=4)(self._draw_group)
 
     def pool(self, group: int) -> list[Unit]:
@@ -120,20 +125,27 @@ class TeachingSpeech:
         draw = rng(derive(self.seed, "clip", index))
         if draw.random() < _NOBODY:
             return Clip(nobody(draw), "")
-        found = self._plan(index // GROUP)
-        clip = self._digits(draw) if found is None else found[index % GROUP][0].clip(found[index % GROUP][1])
-        if found is None or draw.random() < 0.6:
-            factor = draw.uniform(*_OF_FEW) if found is None else draw.uniform(0.87, 1.14)
+        plan = self._plan(index // GROUP)
+        if isinstance(plan, list):
+            unit, place = plan[index % GROUP]
+            clip, speeds = unit.clip(place), _SPEEDS
+        else:
+            clip, speeds = plan(draw), _OF_FEW
+        if speeds is _OF_FEW or draw.random() < 0.6:
+            factor = draw.uniform(*speeds)
             ends = None if clip.ends is None else clip.ends / factor
             clip = Clip(at_speed(clip.samples, factor), clip.text, clip.phones, ends)
         samples_N, before = spoilt(clip.samples, draw)
         return Clip(samples_N, clip.text, clip.phones, None if clip.ends is None else clip.ends + before)
 
-    def _draw_group(self, group: int) -> list[tuple[Unit, int]] | None:
-        """Units and places of the texts of a group; None where it is one of digits."""
+    def _draw_group(self, group: int) -> list[tuple[Unit, int]] | Callable[[np.random.Generator], Clip]:
+        """Units and places of the texts of a group, or what draws its examples of real people."""
         draw = rng(derive(self.seed, "group", group))
-        if self.digits and draw.random() < _DIGITS:
-            return None
+        kind = draw.random()
+        if kind < self.shares[0]:
+            return self._digits
+        if kind < sum(self.shares):
+            return partial(self._prompts, draw.uniform(*_PROMPTED))
         pool, most = self.pool(group), _SHORT + (_LONG - _SHORT) * min(1.0, group / _WARM)
         found = list[tuple[int, Unit, int]]()
         while len(found) < 12 * GROUP:
@@ -155,6 +167,18 @@ class TeachingSpeech:
         for _, _, samples_N in chosen:
             parts += [np.zeros(int(draw.uniform(0.03, 0.3) * RATE), np.float32), samples_N]
         return Clip(np.concatenate([*parts, parts[0]]), " ".join(NAMES[digit] for _, digit, _ in chosen))
+
+    def _prompts(self, seconds: float, draw: np.random.Generator) -> Clip:
+        """Prompts behind each other, together no longer than that."""
+        parts, texts, room = list[Floats](), list[str](), int(seconds * RATE)
+        while room > RATE:
+            fitting = [each for each in self.prompts if len(each[1]) <= room]
+            text, samples_N = fitting[int(draw.integers(len(fitting)))]
+            pause_N = np.zeros(int(draw.uniform(0, 0.3) * RATE), np.float32)
+            parts += [samples_N, pause_N]
+            texts.append(text)
+            room -= len(samples_N) + len(pause_N)
+        return Clip(np.concatenate(parts), " ".join(texts))
 
 
 def teaching_texts() -> tuple[str, ...]:
@@ -193,7 +217,7 @@ def kept_texts() -> frozenset[str]:
     return frozenset(text.strip() for name, text in pairs if Path(name).stem in KEPT) | frozenset(chosen_by())
 
 
-def digits(part: str) -> list[tuple[str, int, Floats]]:
+def real_digits(part: str) -> list[tuple[str, int, Floats]]:
     """(speaker, digit, samples at 16 kHz) of `fsdd`: "train" by all but the speakers that are held out, without the
     takes 0 to 4; "test" every take of those speakers. Empty where the set is not on this machine."""
     folder = available("fsdd")

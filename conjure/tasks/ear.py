@@ -64,6 +64,10 @@ class EarData:
     """Share of the letters before that the writer is told wrongly, so that it listens and does not only guess."""
     books: tuple[str, ...] = ()
     """Sets of books whose sentences the model of words knows too."""
+    digits: float = 0.15
+    """Share of groups of 12 examples that are digits by real people."""
+    prompts: float = 0.15
+    """Share of those that are prompts of a telephone exchange, by a real person."""
     start: str = ""
     """A model whose weights training begins with; what they lack begins anew."""
 
@@ -100,7 +104,7 @@ class EarTask:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        return ("ljspeech_text", "fsdd", *self.data.books)
+        return ("ljspeech_text", "fsdd", "asterisk_prompts", *self.data.books)
 
     def __init__(self, config: EarConfig, network: Ear, data: EarData, *, source: TeachingSpeech | None = None,
                  words: WordNGram | None = None, digest: str = "", seed: int = 0) -> None:  # fmt: skip
@@ -109,7 +113,7 @@ class EarTask:
 
     @classmethod
     def create(cls, model: EarConfig, data: EarData, seed: int = 0) -> EarTask:
-        source = TeachingSpeech(seed, blocks=data.blocks, grow=data.grow)
+        source = TeachingSpeech(seed, blocks=data.blocks, grow=data.grow, digits=data.digits, prompts=data.prompts)
         with randomness.drawing_weights(seed):
             network = Ear(model)
         if data.start:

@@ -21,7 +21,8 @@ from conjure.core.seeds import rng
 from conjure.data.fetch import available
 from conjure.data.spoilt_sound import RATE, mixed, noise
 from conjure.data.teacher import VOICES, Renderings, sentences
-from conjure.data.teaching_speech import ESPEAK, HELD_OUT, NAMES, Clip, as_floats, digits, espeak, real_clips
+from conjure.data.teaching_speech import ESPEAK, HELD_OUT, NAMES, Clip, as_floats, espeak, real_clips, real_digits
+from conjure.data.telephone_prompts import telephone_prompts
 from conjure.metrics.confidence import wilson
 from conjure.metrics.word_errors import character_errors, word_errors
 from conjure.models.listener import Asked, Heard, Listener
@@ -78,6 +79,8 @@ def published(ear: Hears, tell: Tell | None = None) -> dict[str, dict[str, Any]]
         "espeak": (synthetic(FEWER, (ESPEAK,)), "such sentences by espeak-ng's plain American voice"),
         "real": (real_clips(), "24 sentences of LJSpeech, read by a person whom training never heard"),
     }
+    if kept := [Clip(samples_N, text) for text, samples_N in telephone_prompts("test")]:
+        sets["prompts"] = (kept, "a telephone exchange's prompts kept for tests, by her who reads those of training")
     made: dict[str, dict[str, Any]] = {}
     for place, (name, (clips, said)) in enumerate(sets.items()):
         tell(Progress(place, len(sets) + 2, "figure", name))
@@ -107,7 +110,7 @@ def digit_of(heard: Heard, trust: float = 0.0) -> int:
 
 
 def _digit_figures(ear: Hears) -> dict[str, dict[str, Any]]:
-    real = digits("test")
+    real = real_digits("test")
     if not real:
         return {}
     who = " and ".join(HELD_OUT)

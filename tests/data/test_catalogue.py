@@ -40,6 +40,11 @@ def test_every_set_says_whose_it_is_and_where_it_comes_from() -> None:
             assert not origin.file.startswith("/") and ".." not in origin.file.split("/")
 
 
+def test_the_documents_name_every_set() -> None:
+    table = (Path(catalogue.__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [entry.name for entry in CATALOGUE if f"| `{entry.name}` |" not in table] == []
+
+
 def test_the_listed_books() -> None:
     assert [len(list(origins(find(name)))) for name in ("books_children", "books_general")] == [66, 71]
     book = next(origin for origin in origins(find("books_children")) if "Aesop" in origin.file)

@@ -11,15 +11,16 @@ import pytest
 from conjure.codecs.plain_letters import spelled
 from conjure.core.errors import ConjureError
 from conjure.data import teacher, teaching_speech
+from conjure.data.spoilt_sound import RATE
 from conjure.data.teaching_speech import (
     ESPEAK,
     GROUP,
     TeachingSpeech,
     chosen_by,
-    digits,
     espeak,
     kept_texts,
     real_clips,
+    real_digits,
     teaching_texts,
     units,
 )
@@ -99,8 +100,25 @@ def test_phones_end_where_the_sound_does_at_every_speed(source: TeachingSpeech) 
     assert seen > 5
 
 
+def test_real_people_have_their_shares_of_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tuple((text, np.full(int(seconds * RATE), 0.1, np.float32))
+                 for text, seconds in (("goodbye", 0.8), ("press two", 1.9), ("a long one", 30.0)))  # fmt: skip
+    monkeypatch.setattr(teaching_speech, "telephone_prompts", lambda part: said if part == "train" else ())
+    source = TeachingSpeech(4, blocks=1, digits=0.25, prompts=0.25)
+    kinds = {"digits": {"one", "seven"}, "prompts": {"goodbye", "press", "two"}}
+    count = dict.fromkeys(kinds, 0)
+    for group in range(80):
+        words = {word for n in range(3) for word in source.example(group * GROUP + n).text.split()}
+        for kind, own in kinds.items():
+            count[kind] += bool(words) and words <= own  # the one that is longer than any example is never there
+    assert all(8 < number < 32 for number in count.values())
+    none = TeachingSpeech(4, blocks=1, digits=0, prompts=0)
+    texts = [none.example(group * GROUP).text for group in range(20)]
+    assert not [text for text in texts if text and set(text.split()) <= kinds["digits"] | kinds["prompts"]]
+
+
 def test_digits_of_the_speaker_that_is_held_out_are_in_the_test_alone() -> None:
-    train, test = digits("train"), digits("test")
+    train, test = real_digits("train"), real_digits("test")
     assert {(speaker, digit) for speaker, digit, _ in train} == {("george", 1), ("george", 7)}
     assert len(train) == 2  # takes 0 to 4 are for others' tests
     assert {speaker for speaker, _, _ in test} == {"yweweler"}

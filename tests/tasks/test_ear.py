@@ -18,6 +18,7 @@ from conjure.core.errors import ConjureError
 from conjure.core.events import Delta, Event, Progress, Result, Warn
 from conjure.data import teacher, teaching_speech
 from conjure.data.teaching_speech import ESPEAK, GROUP, NAMES, Clip, kept_texts
+from conjure.data.telephone_prompts import telephone_prompts
 from conjure.media.audio import Audio
 from conjure.models.ear import HOP, EarConfig
 from conjure.models.listener import Heard
@@ -42,7 +43,7 @@ MODEL = EarConfig(stack=STACK, first=1, middle=1, kernel=3, dropout=0.0, writer=
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("data")
     write_talk(folder, train=320, val=2)
-    for cached in (kept_texts, figures.synthetic):
+    for cached in (kept_texts, figures.synthetic, telephone_prompts):
         cached.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONJURE_DATA", str(folder))
@@ -51,7 +52,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for place in (figures, teaching_speech):
             patch.setattr(place, "espeak", lambda text, **how: hummed(text, ESPEAK).samples)
         yield
-    for cached in (kept_texts, figures.synthetic):
+    for cached in (kept_texts, figures.synthetic, telephone_prompts):
         cached.cache_clear()
 
 
@@ -277,8 +278,9 @@ def test_synthetic_sentences_are_said_by_all_voices_in_turn() -> None:
 def test_all_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "BEAMS", 2)
     monkeypatch.setattr(figures, "NOBODY", 1.0)
+    monkeypatch.setattr(figures, "telephone_prompts", lambda part: [("hello", np.zeros(8000, np.float32))])
     found = EarTask.load(folder).evaluate_published()
-    for name in ("synthetic", "synthetic_noise", "espeak", "real"):
+    for name in ("synthetic", "synthetic_noise", "espeak", "real", "prompts"):
         for ending in ("", "_letters"):
             assert found[f"wer_{name}{ending}"]["value"] >= 0
             assert found[f"cer_{name}{ending}"]["n"] > 0
