@@ -110,9 +110,12 @@ class TeachingSpeech:
     def __init__(
         self, seed: int = 0, *, blocks: int = 8, grow: int = 60, digits: float = 0.15, prompts: float = 0.15
     ) -> None:
+        if min(digits, prompts) < 0 or digits + prompts > 1:
+            raise ConjureError(f"expected shares of digits and prompts from 0 to 1 in all, got {digits:g}, {prompts:g}")
         self.seed, self.blocks, self.grow = seed, blocks, grow
         self.units = units()
-        self.digits, self.prompts = real_digits("train"), telephone_prompts("train")
+        self.digits = real_digits("train") if digits else []
+        self.prompts = telephone_prompts("train") if prompts else ()
         self.shares = (digits if self.digits else 0.0, prompts if self.prompts else 0.0)
         self._plan = lru_cache(maxsize=4)(self._draw_group)
 
@@ -170,9 +173,8 @@ class TeachingSpeech:
 
     def _prompts(self, seconds: float, draw: np.random.Generator) -> Clip:
         """Prompts behind each other, together no longer than that."""
-        parts, texts, room = list[Floats](), list[str](), int(seconds * RATE)
-        while room > RATE:
-            fitting = [each for each in self.prompts if len(each[1]) <= room]
+        parts, texts, room = [np.zeros(1, np.float32)], list[str](), int(seconds * RATE)
+        while room > RATE and (fitting := [each for each in self.prompts if len(each[1]) <= room]):
             text, samples_N = fitting[int(draw.integers(len(fitting)))]
             pause_N = np.zeros(int(draw.uniform(0, 0.3) * RATE), np.float32)
             parts += [samples_N, pause_N]

@@ -117,6 +117,12 @@ def test_real_people_have_their_shares_of_the_groups(monkeypatch: pytest.MonkeyP
     assert not [text for text in texts if text and set(text.split()) <= kinds["digits"] | kinds["prompts"]]
 
 
+def test_shares_of_more_than_all_are_refused() -> None:
+    for digits, prompts in ((0.6, 0.5), (-0.1, 0.0)):
+        with pytest.raises(ConjureError, match="expected shares"):
+            TeachingSpeech(digits=digits, prompts=prompts)
+
+
 def test_digits_of_the_speaker_that_is_held_out_are_in_the_test_alone() -> None:
     train, test = real_digits("train"), real_digits("test")
     assert {(speaker, digit) for speaker, digit, _ in train} == {("george", 1), ("george", 7)}
