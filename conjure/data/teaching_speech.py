@@ -33,7 +33,7 @@ from conjure.data.archives import files
 from conjure.data.fetch import available, get
 from conjure.data.spoilt_sound import RATE, Floats, at_speed, nobody, spoilt
 from conjure.data.teacher import BLOCK, VOICES, Renderings, sentences
-from conjure.data.telephone_prompts import telephone_prompts
+from conjure.data.telephone_prompts import PROMPTS, telephone_prompts
 
 ESPEAK = "espeak"
 GROUP = 12
@@ -104,18 +104,19 @@ class TeachingSpeech:
     """Example i is a pure function of (seed, i); `GROUP` examples after each other are of about one length.
 
     At first `blocks` rounds of the five voices are in the pool, one more every `grow` groups. `digits` and `prompts`
-    are the shares of groups that are by real people, where their sets are on this machine.
+    are the shares of groups that are by real people: of `fsdd`, where it is on this machine, and of
+    `asterisk_prompts`, which is fetched.
     """
 
     def __init__(
-        self, seed: int = 0, *, blocks: int = 8, grow: int = 60, digits: float = 0.15, prompts: float = 0.15
+        self, seed: int = 0, *, blocks: int = 8, grow: int = 60, digits: float = 0.15, prompts: float = 0.0
     ) -> None:
         if min(digits, prompts) < 0 or digits + prompts > 1:
             raise ConjureError(f"expected shares of digits and prompts from 0 to 1 in all, got {digits:g}, {prompts:g}")
         self.seed, self.blocks, self.grow = seed, blocks, grow
         self.units = units()
         self.digits = real_digits("train") if digits else []
-        self.prompts = telephone_prompts("train") if prompts else ()
+        self.prompts = telephone_prompts("train") if prompts and get(PROMPTS) else ()
         self.shares = (digits if self.digits else 0.0, prompts if self.prompts else 0.0)
         self._plan = lru_cache(maxsize=4)(self._draw_group)
 

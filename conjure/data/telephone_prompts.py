@@ -23,7 +23,7 @@ from conjure.data.archives import deb_files
 from conjure.data.fetch import available
 from conjure.data.spoilt_sound import RATE, Floats
 
-NAME = "asterisk_prompts"
+PROMPTS = "asterisk_prompts"
 TENTH = 10
 _AROUND, _LEAST, _MOST = 0.8, 5.0, 24.0
 """Seconds of silence that may be around a prompt; letters a second: what has fewer is a list with pauses or no speech,
@@ -36,7 +36,7 @@ _SENTENCE = 4
 def telephone_prompts(part: str) -> tuple[tuple[str, Floats], ...]:
     """(what is said, spelled; samples at 16 kHz) of "train" or "test", in order of name; none where the set is not on
     this machine. Raises `ConjureError` where PyAV is missing or a recording is broken."""
-    folder = available(NAME)
+    folder = available(PROMPTS)
     if folder is None:
         return ()
     texts, sounds = dict[str, str](), dict[str, bytes]()

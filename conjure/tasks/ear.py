@@ -26,6 +26,7 @@ from conjure.core.events import Event, Warn
 from conjure.core.seeds import derive, rng
 from conjure.data.books import documents, split
 from conjure.data.teaching_speech import GROUP, Clip, TeachingSpeech, teaching_texts
+from conjure.data.telephone_prompts import PROMPTS
 from conjure.media.captions import Format, Segment
 from conjure.media.text import Text
 from conjure.models.ear import HOP, LEAST, MEL, Ear, EarConfig, features
@@ -66,7 +67,7 @@ class EarData:
     """Sets of books whose sentences the model of words knows too."""
     digits: float = 0.15
     """Share of groups of 12 examples that are digits by real people."""
-    prompts: float = 0.15
+    prompts: float = 0.0
     """Share of those that are prompts of a telephone exchange, by a real person."""
     start: str = ""
     """A model whose weights training begins with; what they lack begins anew."""
@@ -104,7 +105,7 @@ class EarTask:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        return ("ljspeech_text", "fsdd", "asterisk_prompts", *self.data.books)
+        return ("ljspeech_text", "fsdd", *([PROMPTS] if self.data.prompts else []), *self.data.books)
 
     def __init__(self, config: EarConfig, network: Ear, data: EarData, *, source: TeachingSpeech | None = None,
                  words: WordNGram | None = None, digest: str = "", seed: int = 0) -> None:  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def test_real_people_have_their_shares_of_the_groups(monkeypatch: pytest.MonkeyP
     said = tuple((text, np.full(int(seconds * RATE), 0.1, np.float32))
                  for text, seconds in (("goodbye", 0.8), ("press two", 1.9), ("a long one", 30.0)))  # fmt: skip
     monkeypatch.setattr(teaching_speech, "telephone_prompts", lambda part: said if part == "train" else ())
+    (Path(os.environ["CONJURE_DATA"]) / teaching_speech.PROMPTS).mkdir()
     source = TeachingSpeech(4, blocks=1, digits=0.25, prompts=0.25)
     kinds = {"digits": {"one", "seven"}, "prompts": {"goodbye", "press", "two"}}
     count = dict.fromkeys(kinds, 0)

@@ -13,7 +13,7 @@ import pytest
 
 from conjure.core.errors import ConjureError
 from conjure.data.spoilt_sound import RATE
-from conjure.data.telephone_prompts import NAME, TENTH, decoded, telephone_prompts
+from conjure.data.telephone_prompts import PROMPTS, TENTH, decoded, telephone_prompts
 from tests.data.debian import write_deb
 
 av = pytest.importorskip("av", reason="G.722 is read and written by PyAV")
@@ -46,7 +46,7 @@ def g722(seconds: float, hertz: float = 440.0) -> bytes:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The set, with sentences enough for a test part."""
-    place = tmp_path / NAME
+    place = tmp_path / PROMPTS
     place.mkdir()
     many = "".join(f"menu/{n:02d}: To hear this again, press {n}.\n" for n in range(1, 2 * TENTH))
     sounds = {"digits/1": 1.0, "digits/6": 0.9, "vm-goodbye": 2.0, "press": 3.0, "slow": 2.0, "quick": 1.0}
