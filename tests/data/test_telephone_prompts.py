@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -16,7 +17,6 @@ from conjure.data.spoilt_sound import RATE
 from conjure.data.telephone_prompts import PROMPTS, TENTH, decoded, telephone_prompts
 from tests.data.debian import write_deb
 
-av = pytest.importorskip("av", reason="G.722 is read and written by PyAV")
 LIST = """; Core sounds
 digits/1: one hundred
 digits/6: six
