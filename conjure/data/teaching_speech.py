@@ -1,5 +1,5 @@
-"""Speech to teach a listener with: what flite's voices and espeak-ng say, real digits, and sounds in which nobody
-speaks; at other speeds, in rooms, in noise, through a telephone.
+"""Speech to teach a listener with: what flite's voices and espeak-ng say, digits and prompts by real people, and sounds
+in which nobody speaks; at other speeds, in rooms, in noise, through a telephone.
 
 The texts are those of `ljspeech_text`, part "train", without the sentences of which real sound is kept for tests
 (`speech_lj24`) and one in `APART`, by which settings are chosen. The teachers' voices take turns by blocks of 64 texts,
@@ -132,10 +132,10 @@ class TeachingSpeech:
         plan = self._plan(index // GROUP)
         if isinstance(plan, list):
             unit, place = plan[index % GROUP]
-            clip, speeds = unit.clip(place), _SPEEDS
+            clip, speeds, played = unit.clip(place), _SPEEDS, draw.random() < 0.6
         else:
-            clip, speeds = plan(draw), _OF_FEW
-        if speeds is _OF_FEW or draw.random() < 0.6:
+            clip, speeds, played = plan(draw), _OF_FEW, True
+        if played:
             factor = draw.uniform(*speeds)
             ends = None if clip.ends is None else clip.ends / factor
             clip = Clip(at_speed(clip.samples, factor), clip.text, clip.phones, ends)
